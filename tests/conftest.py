@@ -1,5 +1,6 @@
 """Loads the pack under a legal name, with the real host when there is one: then relative and `freesteer.` imports work."""
 import importlib.util
+import signal
 from pathlib import Path
 
 import torch
@@ -9,5 +10,6 @@ assert spec is not None and spec.loader is not None
 loader = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(loader)
 
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fixtures' servers are stopped then too
 torch.set_num_threads(2)
 loader.load_pack()

@@ -1,1 +1,5 @@
-"""What run.py is made of. Everything here but demo.py and inside.py needs only the standard library."""
+"""What run.py is made of. Everything here but demo.py needs only the standard library."""
+
+
+class Failure(Exception):
+    """Something that a person can put right: one sentence with the remedy, shown without a traceback."""

@@ -25,7 +25,7 @@ def prepare_host(path: Path) -> None:
     sys.argv = [argv[0], "--cpu"]
     try:
         comfy.options.enable_args_parsing()
-        import comfy.cli_args  # noqa: F401
+        import comfy.cli_args
     finally:
         sys.argv = argv
 

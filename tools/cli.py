@@ -1,0 +1,144 @@
+"""The commands of run.py."""
+import argparse
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from . import Failure, server
+from .setup_host import ARCHIVES, HOSTS, ROOT, link_folder
+from .workplace import Workplace, find_chromium, prepare
+
+RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
+DEMO = ROOT / "workflows" / "api" / "freecontrol.json"
+
+
+class Terminated(KeyboardInterrupt):
+    """Told to stop by a signal that, unlike Ctrl-C, the child processes did not get."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options, rest = parser().parse_known_args(arguments)
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return options.command(options, rest)
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+    except OSError as error:
+        print(f"This could not be done: {error}.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+    return 1
+
+
+def terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="run.py", description="Sets up what is missing, then does one of these.", allow_abbrev=False)
+    commands = root.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Callable[[argparse.Namespace, list[str]], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.set_defaults(command=command)
+        return added
+
+    add("demo", demo, "steers pictures with the real ComfyUI, headless on the CPU, and shows them on one sheet")
+    add("test", test, "every test; further arguments go to pytest").add_argument("--host", choices=ARCHIVES, help="another ComfyUI")
+    add("serve", serve, "ComfyUI with the pack, for a person").add_argument("--port", type=int, help="8188 unless told")
+    add("bench", bench, "one benchmark; further arguments go to it").add_argument("name", help="a file in benchmarks/, without .py")
+    add("train", train, "makes the playground's weights again; further arguments go to it")
+    add("lint", lint, "ruff and pyright")
+    return root
+
+
+def run(command: Sequence[str], place: Workplace) -> int:
+    """Runs a child process to its end. When this one is stopped, the child gets the time to stop what it has started."""
+    process = subprocess.Popen(command, cwd=ROOT, env=place.environ)
+    try:
+        return process.wait()
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Terminated):
+            process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        raise
+
+
+def refuse_rest(rest: Sequence[str]) -> None:
+    if rest:
+        raise Failure(f"This command takes no {' '.join(rest)}: see `python run.py --help`.")
+
+
+def demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    refuse_rest(rest)
+    start = time.monotonic()
+    place = prepare(None, RUNTIME)
+    print("Starting ComfyUI.", flush=True)
+    with tempfile.TemporaryDirectory() as folder, server.serving(place.python, place.host, Path(folder)) as running:
+        code = run([str(place.python), "-m", "tools.demo", running.url, str(DEMO), str(ROOT / "output")], place)
+        if running.process.poll() is not None:
+            raise Failure(f"ComfyUI stopped (exit code {running.process.returncode}). {running.last_words()}")
+    if code == 0:
+        print(f"Done in {time.monotonic() - start:.0f} s.")
+    return code
+
+
+def test(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    place = prepare(options.host, [*RUNTIME, "pytest"])
+    if find_chromium() is None:
+        print("There is no chromium or chrome here: the browser tests will not run.", flush=True)
+    return run([str(place.python), "-m", "pytest", *rest], place)
+
+
+def serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    refuse_rest(rest)
+    if options.port is not None:
+        server.check_port(options.port)
+    place = prepare(None, RUNTIME)
+    port = options.port or server.first_free_port(8188)
+    ours = place.host.parent == HOSTS
+    words = [] if server.has_accelerator(place.python) else ["--cpu"]
+    words += ["--output-directory", str(ROOT / "output")] if ours else []
+    with server.running(place.python, place.host, port, words) as process:
+        running = server.Server(process, f"http://{server.LOOPBACK}:{port}", Path())
+        server.wait_until_ready(running, 600)
+        print(f"\nFreeSteer is at {running.url}: open it, then Workflow > Browse templates > FreeSteer. Ctrl-C stops it.\n", flush=True)
+        if server.has_display():
+            webbrowser.open(running.url)
+        return process.wait()
+
+
+def bench(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    names = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py") if not file.stem.startswith("_"))
+    if options.name not in names:
+        raise Failure(f"There is no benchmark {options.name}: choose from {', '.join(names) or 'none yet'}.")
+    return run_module(f"benchmarks.{options.name}", rest)
+
+
+def train(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    return run_module("playground.train", rest)
+
+
+def run_module(name: str, rest: Sequence[str]) -> int:
+    place = prepare(None, RUNTIME)
+    return run([str(place.python), str(ROOT / "tools" / "inside.py"), name, *rest], place)
+
+
+def lint(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    refuse_rest(rest)
+    place = prepare(None, ["ruff", "pyright"])
+    alias = HOSTS / "types" / "freesteer"  # the name that tests import the pack by
+    if not alias.exists():
+        link_folder(alias, ROOT)
+    python = str(place.python)
+    codes = [run([python, "-m", *command], place) for command in (["ruff", "check"], ["pyright", "--pythonpath", python])]
+    return max(codes)

@@ -1,0 +1,145 @@
+"""python -m tools.demo URL WORKFLOW FOLDER: queues a workflow on a running server and puts its pictures on one sheet."""
+import asyncio
+import io
+import json
+import sys
+import uuid
+from collections.abc import AsyncIterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import aiohttp
+from PIL import Image, ImageDraw, ImageFont
+
+from . import Failure
+
+ORDER = ("condition", "unsteered", "steered")  # columns of the sheet; whatever else is saved comes after
+SECONDS = 600
+CELL, GAP, HEAD = 256, 12, 48  # pixels
+ROWS = 8
+
+
+class Result(NamedTuple):
+    """What a workflow gave: pictures by column, and the texts that its nodes showed."""
+
+    pictures: dict[str, list[Image.Image]]
+    texts: list[str]
+
+
+def columns(workflow: dict[str, Any]) -> dict[str, str]:
+    """Node id -> column, for every node that saves: the last part of its file name prefix."""
+    saving = {node: str(data["inputs"]["filename_prefix"]) for node, data in workflow.items() if "filename_prefix" in data["inputs"]}
+    return {node: prefix.replace("\\", "/").rsplit("/", 1)[-1] for node, prefix in saving.items()}
+
+
+def sort_columns(names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+
+def show(workflow: dict[str, Any], message: dict[str, Any], started: set[str]) -> None:
+    """One line of progress, renewed in place on a terminal; elsewhere one line for each node."""
+    node = message.get("node")
+    if node not in workflow:
+        return
+    new = node not in started
+    started.add(node)
+    title = workflow[node].get("_meta", {}).get("title") or workflow[node]["class_type"]
+    line = f"{len(started):2}/{len(workflow)} {title}"
+    if sys.stdout.isatty():
+        bar = "#" * round(24 * message.get("value", 0) / max(message.get("max", 1), 1))
+        print(f"\r[{bar:24}] {line[:60]:60}", end="", flush=True)
+    elif new:
+        print(line, flush=True)
+
+
+async def follow(socket: AsyncIterable[aiohttp.WSMessage], job: str, workflow: dict[str, Any]) -> dict[str, Any]:
+    """The outputs by node, when the job has finished."""
+    results: dict[str, Any] = {}
+    started: set[str] = set()
+    async for event in socket:
+        if event.type != aiohttp.WSMsgType.TEXT:
+            continue  # pictures of the steps
+        message = json.loads(event.data)
+        kind, data = message["type"], message.get("data") or {}
+        if data.get("prompt_id") != job:
+            continue
+        if kind in ("executing", "progress"):
+            show(workflow, data, started)
+        elif kind == "executed":
+            results[data["node"]] = data.get("output") or {}
+        elif kind == "execution_error":
+            raise Failure(f"{data['node_type']} (node {data['node_id']}) failed: {data['exception_message'].strip()}")
+        elif kind == "execution_interrupted":
+            raise Failure("The workflow was interrupted.")
+        elif kind == "execution_success":
+            return results
+    raise Failure("The server closed the connection before the workflow was done.")
+
+
+async def run(url: str, workflow: dict[str, Any]) -> Result:
+    client = uuid.uuid4().hex
+    async with aiohttp.ClientSession(url) as session, session.ws_connect(f"/ws?clientId={client}", max_msg_size=0) as socket:
+        async with session.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
+            said = await answer.json()
+            if answer.status != 200:
+                raise Failure(f"ComfyUI refused the workflow: {json.dumps(said)[:800]}")
+        results = await asyncio.wait_for(follow(socket, said["prompt_id"], workflow), SECONDS)
+        print(flush=True)
+        pictures: dict[str, list[Image.Image]] = {}
+        texts: list[str] = []
+        for node, output in results.items():
+            name = columns(workflow).get(node)
+            for file in output.get("images", []) if name else []:
+                async with session.get("/view?" + urlencode(file)) as answer:
+                    pictures.setdefault(str(name), []).append(Image.open(io.BytesIO(await answer.read())).convert("RGB"))
+            texts += [str(text) for text in output.get("text", [])]
+    return Result(pictures, texts)
+
+
+def contact_sheet(pictures: dict[str, list[Image.Image]]) -> Image.Image:
+    """A labelled column for each name, a row for each picture of its batch; a single picture stands in every row."""
+    names = sort_columns(list(pictures))
+    rows = min(ROWS, max(len(pictures[name]) for name in names))
+    sheet = Image.new("RGB", (GAP + len(names) * (CELL + GAP), HEAD + rows * (CELL + GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(22)
+    for column, name in enumerate(names):
+        left = GAP + column * (CELL + GAP)
+        draw.text((left + CELL / 2, HEAD / 2), name.replace("_", " "), "black", font, anchor="mm")
+        for row in range(rows):
+            batch = pictures[name]
+            if row < len(batch) or len(batch) == 1:
+                cell = fit(batch[row % len(batch)])
+                sheet.paste(cell, (left + (CELL - cell.width) // 2, HEAD + row * (CELL + GAP) + (CELL - cell.height) // 2))
+    return sheet
+
+
+def fit(picture: Image.Image) -> Image.Image:
+    scale = CELL / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def main(url: str, workflow: Path, folder: Path) -> None:
+    if not workflow.is_file():
+        raise Failure(f"{workflow} is missing: get the whole repository again.")
+    result = asyncio.run(run(url, json.loads(workflow.read_text(encoding="utf-8"))))
+    if not result.pictures:
+        raise Failure(f"{workflow.name} saved no picture: it needs SaveImage nodes.")
+    (folder / "demo").mkdir(parents=True, exist_ok=True)
+    for name, batch in result.pictures.items():
+        for number, picture in enumerate(batch, 1):
+            picture.save(folder / "demo" / f"{name}_{number}.png")
+    sheet = folder / "demo.png"
+    contact_sheet(result.pictures).save(sheet)
+    for text in result.texts:
+        print(text)
+    print(f"The sheet:    {sheet}\nThe pictures: {folder / 'demo'}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    except (Failure, OSError, aiohttp.ClientError, asyncio.TimeoutError) as failure:
+        sys.exit(f"\n{failure}")

@@ -4,7 +4,6 @@ import io
 import json
 import sys
 import uuid
-from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -53,7 +52,7 @@ def show(workflow: dict[str, Any], message: dict[str, Any], started: set[str]) -
         print(line, flush=True)
 
 
-async def follow(socket: AsyncIterable[aiohttp.WSMessage], job: str, workflow: dict[str, Any]) -> dict[str, Any]:
+async def follow(socket: "aiohttp.ClientWebSocketResponse[bool]", job: str, workflow: dict[str, Any]) -> dict[str, Any]:
     """The outputs by node, when the job has finished."""
     results: dict[str, Any] = {}
     started: set[str] = set()

@@ -142,9 +142,9 @@ def serving(python: Path, host: Path, folder: Path, port: int | None = None, sec
 @contextlib.contextmanager
 def running(python: Path, host: Path, port: int, words: Sequence[str], log: IO[bytes] | None = None) -> Iterator[Process]:
     """The server's process, on loopback and nothing else; it ends with the block, however that ends."""
-    streams = {"stdout": log, "stderr": subprocess.STDOUT if log else None}
     command = [str(python), "main.py", "--listen", LOOPBACK, "--port", str(port), "--disable-auto-launch", *words]
-    process: Process = subprocess.Popen(command, cwd=host, stdin=subprocess.DEVNULL, **streams)
+    errors = subprocess.STDOUT if log else None
+    process = subprocess.Popen(command, cwd=host, stdin=subprocess.DEVNULL, stdout=log, stderr=errors)
     try:
         yield process
     finally:

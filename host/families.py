@@ -47,7 +47,12 @@ class Layer:
 class UNet:
     """The host's UNetModel: transformers at several resolutions, each with self-attention (attn1) and text (attn2)."""
 
-    blocks: tuple[str, ...] = ("ResBlock", "VideoResBlock", "SpatialTransformer", "SpatialVideoTransformer")
+    def blocks(self, diffusion_model: nn.Module) -> list[nn.Module]:
+        """What can be computed a second time during backward instead of being remembered."""
+        kinds = ("ResBlock", "VideoResBlock", "SpatialTransformer", "SpatialVideoTransformer")
+        found = [module for module in diffusion_model.modules() if type(module).__name__ in kinds]
+        inner = {id(module) for outer in found for module in outer.modules() if module is not outer}
+        return [module for module in found if id(module) not in inner]
 
     def attention(self, diffusion_model: nn.Module) -> list[Layer]:
         return list(self._layers(diffusion_model, "attn1"))
@@ -61,16 +66,16 @@ class UNet:
             for index, transformer in block.named_children():
                 if "SpatialTransformer" not in (kind.__name__ for kind in type(transformer).__mro__):
                     continue
-                depth = len(transformer.get_submodule("transformer_blocks"))
+                depth = _count(transformer.get_submodule("transformer_blocks"))
                 for i in range(depth):
                     module = f"{path}.{index}.transformer_blocks.{i}.{attention}"
                     name = f"{part}.{number}.{attention}" if depth == 1 else f"{part}.{number}.{i}.{attention}"
                     patch = (2**level, 2**level)
-                    points = [
-                        Point(name if role == "k" else f"{name}.{role}", f"{module}.to_{role}", patch if attention == "attn1" or role == "q" else None)
-                        for role in "qkv"
-                    ]
-                    yield Layer(name, part, level, diffusion_model.get_submodule(module).heads, *points)
+                    key_patch = patch if attention == "attn1" else None
+                    query = Point(f"{name}.q", f"{module}.to_q", patch)
+                    key = Point(name, f"{module}.to_k", key_patch)
+                    value = Point(f"{name}.v", f"{module}.to_v", key_patch)
+                    yield Layer(name, part, level, _heads(diffusion_model.get_submodule(module)), query, key, value)
 
 
 def _unet_blocks(diffusion_model: nn.Module) -> Iterator[tuple[Literal["input", "middle", "output"], int, str, int]]:
@@ -89,49 +94,61 @@ def _contains(block: nn.Module, class_name: str) -> bool:
     return any(type(module).__name__ == class_name for module in block.modules())
 
 
+def _count(modules: nn.Module) -> int:
+    return sum(1 for _ in modules.children())
+
+
 @dataclass(frozen=True)
 class Transformer:
     """A stack of equal blocks at one resolution.
 
-    stack: path of the stack. attention: path inside a block, and its q, k and v projections, thrice the same if fused.
-    patch: latent cells a token covers. tokens, pad_to: see Point. cross: path inside a block of its attention to text,
-    and its normalised q and k and its v, if text is not in the joint sequence.
+    stack: path of the stack. attention_path: from a block to its attention over image tokens, whose q, k and v are the
+    modules in `projections`, thrice the same if they are fused. cross_path, cross_projections: the same for text, with the
+    modules after which q and k are not changed any more. patch, tokens, pad_to: see Point; read from the model.
     """
 
     stack: str
     attention_path: str
     projections: tuple[str, str, str]
     patch: Callable[[Any], Grid]
-    blocks: tuple[str, ...]
     tokens: Callable[[Any], Literal["first", "last"]] = lambda _: "first"
     pad_to: Callable[[Any], int] = lambda _: 1
-    cross: tuple[str, tuple[str, str, str]] | None = None
+    cross_path: str | None = None
+    cross_projections: tuple[str, str, str] = ("", "", "")
+
+    def blocks(self, diffusion_model: nn.Module) -> list[nn.Module]:
+        return list(diffusion_model.get_submodule(self.stack).children())
 
     def attention(self, diffusion_model: nn.Module) -> list[Layer]:
-        return list(self._layers(diffusion_model, self.attention_path, self.projections, self.patch(diffusion_model)))
+        return [
+            self._layer(diffusion_model, number, f"block.{number}", self.attention_path, self.projections, text=False)
+            for number in range(_count(diffusion_model.get_submodule(self.stack)))
+        ]
 
     def cross_attention(self, diffusion_model: nn.Module) -> list[Layer]:
-        return list(self._layers(diffusion_model, *self.cross, None)) if self.cross else []
+        if self.cross_path is None:
+            return []
+        return [
+            self._layer(diffusion_model, number, f"block.{number}.cross", self.cross_path, self.cross_projections, text=True)
+            for number in range(_count(diffusion_model.get_submodule(self.stack)))
+        ]
 
-    def _layers(
-        self, diffusion_model: nn.Module, attention: str, projections: tuple[str, str, str], key_patch: Grid | None
-    ) -> Iterator[Layer]:
-        tokens, pad_to = self.tokens(diffusion_model), self.pad_to(diffusion_model)
-        for number in range(len(diffusion_model.get_submodule(self.stack))):
-            module = f"{self.stack}.{number}.{attention}"
-            layer = diffusion_model.get_submodule(module)
-            name = f"block.{number}" if key_patch else f"block.{number}.cross"
-            points = [
-                Point(name if role == "k" else f"{name}.{role}", f"{module}.{projection}", patch, channels, tokens if patch else "first", pad_to)
-                for role, projection, patch, channels in zip(
-                    "qkv", projections, (self.patch(diffusion_model), key_patch, key_patch), _channels(layer, projections), strict=True
-                )
-            ]
-            yield Layer(name, "output", 0, _heads(layer), *points)
+    def _layer(self, diffusion_model: nn.Module, number: int, name: str, path: str, projections: tuple[str, str, str], text: bool) -> Layer:
+        path = f"{self.stack}.{number}.{path}"
+        attention = diffusion_model.get_submodule(path)
+        image = (self.patch(diffusion_model), self.tokens(diffusion_model), self.pad_to(diffusion_model))
+        of_key = (None, "first", 1) if text else image
+        points = (
+            Point(label, f"{path}.{projection}", patch, channels, tokens, pad_to)
+            for label, projection, channels, (patch, tokens, pad_to) in zip(
+                (f"{name}.q", name, f"{name}.v"), projections, _channels(attention, projections), (image, of_key, of_key), strict=True
+            )
+        )
+        return Layer(name, "output", 0, _heads(attention), *points)
 
 
 def _heads(attention: Any) -> int:
-    """The host names this number differently in each model."""
+    """The host has a different name for it in each model."""
     return next(getattr(attention, name) for name in ("heads", "num_heads", "n_local_heads") if hasattr(attention, name))
 
 
@@ -188,12 +205,53 @@ def _context(width: int, video: bool = False) -> Callable[[Config], bool]:
 FUSED = ("qkv", "qkv", "qkv")
 SPLIT = ("to_q", "to_k", "to_v")
 
+def _square(model: Any) -> Grid:
+    return (model.patch_size, model.patch_size)
+
+
 FAMILIES = (
     Family("FreeSteer playground", ("UNetModel",), UNet(), config=lambda c: bool(c.get("freesteer_playground")), default="all decoder"),
     Family("SD 1.5", ("UNetModel",), UNet(), config=_context(768)),
     Family("SD 2", ("UNetModel",), UNet(), config=_context(1024)),
     Family("SVD", ("UNetModel",), UNet(), config=_context(1024, video=True)),
     Family("SDXL", ("UNetModel",), UNet(), config=_context(2048)),
+    Family("SD 3", ("OpenAISignatureMMDITWrapper",), Transformer("joint_blocks", "x_block.attn", FUSED, _square), "joint"),
+    Family("Flux", ("Flux",), Transformer("double_blocks", "img_attn", FUSED, _square), "joint", in_place=True),
+    Family("Qwen-Image", ("QwenImageTransformer2DModel",), Transformer("transformer_blocks", "attn", SPLIT, lambda m: (1, *_square(m))), "joint"),
+    Family(
+        "Lumina 2 and Z-Image",
+        ("NextDiT",),
+        Transformer("layers", "attention", FUSED, _square, tokens=lambda _: "last", pad_to=lambda m: m.pad_tokens_multiple or 1),
+        "joint",
+    ),
+    Family(
+        "Hunyuan Video",
+        ("HunyuanVideo",),
+        Transformer("double_blocks", "img_attn", FUSED, lambda m: tuple(m.patch_size), tokens=lambda _: "last"),  # after a reference
+        "joint",
+        in_place=True,
+    ),
+    Family(
+        "Wan",
+        ("WanModel", "VaceWanModel", "CameraWanModel"),
+        Transformer(
+            "blocks",
+            "self_attn",
+            ("q", "k", "v"),
+            lambda m: tuple(m.patch_size),
+            tokens=lambda m: "first" if m.ref_conv is None else "last",
+            cross_path="cross_attn",
+            cross_projections=("norm_q", "norm_k", "v"),
+        ),
+    ),
+    Family(
+        "LTX Video",
+        ("LTXVModel",),
+        Transformer(
+            "transformer_blocks", "attn1", SPLIT, lambda _: (1, 1, 1), cross_path="attn2", cross_projections=("q_norm", "k_norm", "to_v")
+        ),
+        in_place=True,
+    ),
 )
 
 

@@ -11,7 +11,7 @@ things make a gradient possible, and this file does each of them in one place:
 """
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import comfy.model_management
 import comfy.ops
@@ -25,7 +25,6 @@ from .taps import Taps
 
 KEY = "freesteer_gradients"
 ROOM = 4  # a pass with a graph is budgeted like this many passes without one
-Tree = TypeVar("Tree")
 Energy = Callable[[dict[str, Tensor]], Tensor]
 
 
@@ -109,16 +108,15 @@ def _same_memory(tensor: Tensor) -> Tensor:
     return empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
-def normal(tree: Tree) -> Tree:
+def normal(tree: Any) -> Any:
     """The same nest of dicts, lists and tuples with copies of its inference tensors; everything else passes through."""
-    value: Any = tree
-    if isinstance(value, Tensor) and value.is_inference():
+    if isinstance(tree, Tensor) and tree.is_inference():
         with torch.inference_mode(False):
-            return value.clone()
-    if isinstance(value, dict):
-        return type(value)((key, normal(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return type(value)(normal(item) for item in value)
+            return tree.clone()
+    if type(tree) is dict:
+        return {key: normal(item) for key, item in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(normal(item) for item in tree)
     return tree
 
 

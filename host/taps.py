@@ -4,14 +4,15 @@ A tap is a torch forward hook on a projection (to_k and its like). It lives as l
 the same before and after, and patches of other packs stay where they are.
 """
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+CONDITIONAL, UNCONDITIONAL = 0, 1  # the host's numbers, in `cond_or_uncond`
 Grid = tuple[int, ...]
 Afterwards = Literal["continue", "stop_gradient", "abort"]
 
@@ -114,6 +115,17 @@ class Taps:
                     raise _AllRead
 
         return record
+
+
+def branch_rows(transformer_options: Mapping[str, Any], rows: int, branch: int = CONDITIONAL) -> list[int]:
+    """The rows of a batch that belong to one branch.
+
+    The host evaluates several conditions in one batch or in several, in either order, and one prompt for each region of a
+    regional prompt. `cond_or_uncond` names the branch of each; every one of them has as many rows as there are latents.
+    """
+    branches = transformer_options["cond_or_uncond"]
+    latents = rows // len(branches)
+    return [i * latents + row for i, each in enumerate(branches) if each == branch for row in range(latents)]
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import comfy.sample
 import comfy.supported_models as supported
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from freesteer.host import gradients, taps
 from torch import Tensor
 
 Conditioning = list[list[Any]]
@@ -64,13 +66,76 @@ class Playground(supported.SD15):
     freesteer_playground = True
 
 
+# fmt: off
 RECIPES = {
     "SD 1.5": Recipe(supported.SD15, _unet(768), (4, 24, 16), (77, 768), HEADS),
     "SD 2": Recipe(supported.SD20, _unet(1024, use_linear_in_transformer=True), (4, 24, 16), (77, 1024), HEADS),
     "SDXL": Recipe(supported.SDXL, _unet(2048, **SDXL), (4, 24, 16), (77, 2048), HEADS, lambda: {"pooled_output": torch.zeros(1, 1280)}),
     "SVD": Recipe(supported.SVD_img2vid, _unet(1024, **SVD), (4, 24, 16), (1, 1024), HEADS),
+    "SD 3": Recipe(
+        supported.SD3,
+        {
+            "in_channels": 16, "patch_size": 2, "depth": 4, "adm_in_channels": 24, "num_patches": 1024, "pos_embed_max_size": 32,
+            "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 256}},
+            "pos_embed_scaling_factor": None, "qk_norm": "rms", "x_block_self_attn_layers": [0, 1],
+        },
+        (16, 12, 8), (9, 48), options=lambda: {"pooled_output": torch.zeros(1, 24)},
+    ),
+    "Flux": Recipe(
+        supported.Flux,
+        {
+            "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 12, "hidden_size": 64,
+            "mlp_ratio": 2.0, "num_heads": 2, "depth": 4, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000,
+            "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
+        },
+        (16, 12, 8), (9, 12), options=lambda: {"pooled_output": torch.zeros(1, 8)},
+    ),
+    "Qwen-Image": Recipe(
+        supported.QwenImage,
+        {
+            "image_model": "qwen_image", "in_channels": 64, "num_layers": 4, "attention_head_dim": 32, "num_attention_heads": 2,
+            "joint_attention_dim": 24, "axes_dims_rope": (8, 12, 12),
+        },
+        (16, 1, 12, 8), (9, 24),
+    ),
+    "Lumina 2 and Z-Image": Recipe(
+        supported.ZImage,
+        {
+            "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "cap_feat_dim": 24, "n_layers": 4, "n_heads": 4,
+            "n_kv_heads": 2, "axes_dims": [16, 24, 24], "axes_lens": [512, 512, 512], "rope_theta": 256.0, "qk_norm": True,
+            "ffn_dim_multiplier": 2.0, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32,
+        },
+        (16, 12, 8), (9, 24),
+    ),
+    "Hunyuan Video": Recipe(
+        supported.HunyuanVideo,
+        {
+            "image_model": "hunyuan_video", "in_channels": 16, "out_channels": 16, "patch_size": [1, 2, 2], "vec_in_dim": 8,
+            "context_in_dim": 24, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 4, "depth_single_blocks": 2,
+            "axes_dim": [8, 12, 12], "theta": 256, "qkv_bias": True, "guidance_embed": True, "byt5": False, "meanflow": False,
+            "use_cond_type_embedding": False, "vision_in_dim": None, "meanflow_sum": False,
+        },
+        (16, 2, 12, 8), (9, 24), options=lambda: {"pooled_output": torch.zeros(1, 8)},
+    ),
+    "Wan": Recipe(
+        supported.WAN21_T2V,
+        {
+            "image_model": "wan2.1", "model_type": "t2v", "patch_size": (1, 2, 2), "text_len": 12, "in_dim": 16, "dim": 48, "ffn_dim": 64,
+            "freq_dim": 32, "text_dim": 24, "out_dim": 16, "num_heads": 2, "num_layers": 4,
+        },
+        (16, 2, 12, 8), (12, 24),
+    ),
+    "LTX Video": Recipe(
+        supported.LTXV,
+        {
+            "image_model": "ltxv", "in_channels": 128, "cross_attention_dim": 64, "attention_head_dim": 32, "num_attention_heads": 2,
+            "caption_channels": 24, "num_layers": 4,
+        },
+        (128, 2, 6, 4), (9, 24), options=lambda: {"attention_mask": torch.ones(1, 9, dtype=torch.long)},
+    ),
     "FreeSteer playground": Recipe(Playground, _unet(128, **PLAYGROUND), (4, 24, 16), (16, 128), HEADS),
 }
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -108,6 +173,30 @@ def build(
     return Tiny(patcher, torch.zeros(rows, *recipe.latent), conditioning(recipe, 1), conditioning(recipe, 2))
 
 
+@dataclass(frozen=True)
+class Call:
+    """One evaluation of a model while it samples. rows: those of the conditional branch."""
+
+    model: Any
+    x: Tensor
+    sigma: Tensor
+    rows: list[int]
+    run: Callable[[Tensor], Tensor]
+
+
+def on_each_call(model: ModelPatcher, body: Callable[[Call], Tensor]) -> ModelPatcher:
+    """A clone on which `body` stands for every evaluation, as a node would attach it, with plain inputs."""
+    model = model.clone()
+
+    def wrapper(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        t, conditions, kwargs = gradients.normal((t, (c_concat, c_crossattn, control), kwargs))
+        rows = taps.branch_rows(transformer_options, len(x), taps.CONDITIONAL)
+        return body(Call(executor.class_obj, x, t, rows, lambda x: executor(x, t, *conditions, transformer_options, **kwargs)))
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", wrapper)
+    return model
+
+
 def fill(module: torch.nn.Module) -> None:
     """The host leaves weights uninitialised. Nothing stays zero, or what comes after it could not be told apart."""
     for name, parameter in module.named_parameters():
@@ -118,6 +207,8 @@ def fill(module: torch.nn.Module) -> None:
         else:
             values = 0.1 * torch.randn(parameter.shape)
         parameter.data.copy_(values)
+    for buffer in module.buffers():  # SD 3 has its positions in one
+        buffer.copy_(torch.randn(buffer.shape))
 
 
 def conditioning(recipe: Recipe, seed: int) -> Conditioning:

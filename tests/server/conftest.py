@@ -1,0 +1,40 @@
+"""One real server with the pack for all tests here, and what there is to test: nodes, workflows."""
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freesteer.tools.load_pack import ROOT, host_path
+from freesteer.tools.server import Server, serving
+
+UI_WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+API_WORKFLOWS = sorted((ROOT / "workflows" / "api").glob("*.json"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`ui_workflow` and `api_workflow` stand for every workflow of that kind."""
+    for name, files in (("ui_workflow", UI_WORKFLOWS), ("api_workflow", API_WORKFLOWS)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, files, ids=[file.stem for file in files])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """ComfyUI on a free port, with this pack and no other: `get`, `post`, `run(api_workflow) -> outputs`, `log`."""
+    host = host_path()
+    if host is None:
+        pytest.skip("needs ComfyUI: use `python run.py test`, or set COMFYUI_PATH")
+    with serving(Path(sys.executable), host, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def object_info(server: Server) -> dict[str, Any]:
+    """What the server tells about every node type."""
+    return server.get("/object_info")
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,67 @@
+"""The workflows that come with the pack fit its nodes, and run."""
+import io
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from freesteer.tools.server import Server
+from PIL import Image
+
+from .conftest import API_WORKFLOWS, UI_WORKFLOWS, load
+
+FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
+
+
+def test_there_are_workflows_of_both_kinds() -> None:
+    assert UI_WORKFLOWS
+    assert {file.stem for file in API_WORKFLOWS} >= {file.stem for file in UI_WORKFLOWS}
+
+
+def test_every_node_and_input_exists(api_workflow: Path, object_info: dict[str, Any]) -> None:
+    for node, data in load(api_workflow).items():
+        kind = data["class_type"]
+        assert kind in object_info, f"node {node}"
+        schema = object_info[kind]["input"]
+        required, optional = schema.get("required", {}), schema.get("optional", {})
+        assert set(data["inputs"]) <= {*required, *optional}, f"node {node}, {kind}"
+        assert set(required) <= set(data["inputs"]), f"node {node}, {kind}"
+
+
+def test_every_node_type_of_the_picture_exists(ui_workflow: Path, object_info: dict[str, Any]) -> None:
+    workflow = load(ui_workflow)
+    subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
+    known = {*object_info, *FRONTEND_ONLY, *(graph["id"] for graph in subgraphs)}
+    for graph in (workflow, *subgraphs):
+        assert {node["type"] for node in graph["nodes"]} <= known
+
+
+def test_the_template_browser_has_the_workflow_and_its_picture(ui_workflow: Path, server: Server) -> None:
+    assert ui_workflow.stem in server.get("/api/workflow_templates")["FreeSteer"]
+    picture = server.get(f"/api/workflow_templates/FreeSteer/{ui_workflow.stem}.jpg")
+    assert min(Image.open(io.BytesIO(picture)).size) >= 200
+
+
+def test_the_workflow_runs(api_workflow: Path, server: Server) -> None:
+    outputs = server.run(load(api_workflow))
+    assert outputs
+    for file in [file for output in outputs.values() for file in output.get("images", [])]:
+        picture = np.asarray(Image.open(io.BytesIO(server.get("/view?" + urlencode(file)))))
+        assert picture.std() > 2, f"{file['filename']} is blank"
+
+
+def saving(prefix: str | None) -> dict[str, Any]:
+    image = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
+    inputs = {"images": ["1", 0]} if prefix is None else {"images": ["1", 0], "filename_prefix": prefix}
+    return {"1": image, "2": {"class_type": "SaveImage", "inputs": inputs}}
+
+
+def test_a_wrong_workflow_is_refused_with_the_name_of_its_node(server: Server) -> None:
+    with pytest.raises(RuntimeError, match=r"SaveImage \(node 2\): Required input is missing: filename_prefix"):
+        server.run(saving(None))
+
+
+def test_an_error_in_a_node_is_raised_with_its_name(server: Server) -> None:
+    with pytest.raises(RuntimeError, match=r"SaveImage \(node 2\) failed: .*outside the output folder"):
+        server.run(saving("../outside"))

@@ -10,7 +10,7 @@ things make a gradient possible, and this file does each of them in one place:
    gradient back through it.
 """
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -48,9 +48,9 @@ def prepare(model: ModelPatcher) -> ModelPatcher:
 
 def _resident_clone(model: ModelPatcher) -> ModelPatcher:
     """A clone whose weights stay in place from the forward to the backward pass."""
-    if not getattr(model, "is_dynamic", lambda: False)():
+    if not model.is_dynamic():
         return model.clone()
-    if getattr(model, "cached_patcher_init", None) is None:
+    if model.cached_patcher_init is None:
         raise NoGradientError(
             "This model's weights move during sampling (dynamic VRAM) and the node that loaded it cannot load it in another way. "
             "Please load it with Load Checkpoint or Load Diffusion Model, or start ComfyUI with --disable-dynamic-vram."
@@ -122,21 +122,20 @@ def normal(tree: Any) -> Any:
 
 @contextmanager
 def differentiable(diffusion_model: nn.Module) -> Iterator[None]:
-    """Holds around a forward pass and its backward pass."""
-    management: Any = comfy.model_management
-    before = getattr(management, "in_training", None)  # older hosts have no such switch
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        if families.of_diffusion_model(diffusion_model).in_place:
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+    """Holds around a forward pass and its backward pass.
+
+    The host then uses formulas that have a derivative instead of its fast kernels (rotary embeddings, mostly). The output
+    may differ from the plain one by rounding.
+    """
+    in_place = families.of_diffusion_model(diffusion_model).in_place
+    mutation = torch.autograd.graph.allow_mutation_on_saved_tensors() if in_place else nullcontext()
+    before = comfy.model_management.in_training
+    with torch.inference_mode(False), torch.enable_grad(), mutation:
+        comfy.model_management.in_training = True  # of the whole process: never to be left on
         try:
-            if before is not None:
-                management.in_training = True
             yield
         finally:
-            if before is not None:
-                management.in_training = before
+            comfy.model_management.in_training = before
 
 
 def forward_with_gradient(

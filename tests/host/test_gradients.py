@@ -40,7 +40,8 @@ def test_a_pass_with_gradient_gives_the_sample_of_the_plain_model(family):
     model = tiny.build(family, inference=True)
     before, plain = fingerprint(model.model), model.sample()
     guided = tiny.on_each_call(gradients.prepare(model.model), lambda call: with_gradient(call)[0])
-    torch.testing.assert_close(model.sample(guided), plain, rtol=0, atol=0)
+    rounding = 1e-5 if family == "LTX Video" else 0  # of the host's other formula for rotary embeddings
+    torch.testing.assert_close(model.sample(guided), plain, rtol=0, atol=rounding)
     assert fingerprint(model.model) == before
 
 

@@ -123,7 +123,8 @@ def folder_options(folder: Path) -> list[list[str]]:
     kinds = ("output", "temp", "user", "input")
     for kind in kinds:
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    return [[f"--{kind}-directory", str(folder / kind)] for kind in kinds] + [["--database-url", "sqlite:///:memory:"]]
+    database = f"sqlite:///{(folder / 'comfyui.db').as_posix()}"  # older hosts fail with one in memory
+    return [[f"--{kind}-directory", str(folder / kind)] for kind in kinds] + [["--database-url", database]]
 
 
 @contextlib.contextmanager

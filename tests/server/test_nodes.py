@@ -23,10 +23,10 @@ def test_the_server_has_exactly_the_nodes_of_the_pack(ours: dict[str, Any]) -> N
     assert ours
 
 
-def test_the_log_holds_no_failed_import(server: Server) -> None:
-    log = server.log.read_text(errors="replace")
-    assert "IMPORT FAILED" not in log
-    assert "Traceback" not in log
+def test_the_pack_is_imported_without_complaint(server: Server) -> None:
+    lines = server.log.read_text(errors="replace").splitlines()
+    assert [line for line in lines if "FreeSteer" in line and ("Cannot import" in line or "comfy_entrypoint" in line)] == []
+    assert [line for line in lines if "seconds" in line and line.endswith("FreeSteer")]
 
 
 def test_every_node_input_and_output_is_explained(ours: dict[str, Any]) -> None:

@@ -1,0 +1,123 @@
+"""The pack in the host's real frontend: its workflows open from the template browser, run, and show their pictures."""
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from freesteer.tools.load_pack import ROOT
+from freesteer.tools.server import Server
+from freesteer.tools.workplace import find_chromium
+from numpy.typing import NDArray
+from PIL import Image
+
+from .conftest import load
+
+playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: use `python run.py test`")
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+]
+TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
+UNKNOWN_NODES = "app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types)).map(node => node.type)"
+SECONDS = 300
+SCREENSHOTS = ROOT / "output" / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = find_chromium()
+    if chromium is None:
+        message = "browser tests need chromium or chrome: install it, on Debian with `apt install chromium`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+
+
+def open_template(page: Any, server: Server, name: str) -> None:
+    """As a click in the template browser does."""
+    page.goto(f"{server.url}/?template={name}&source=FreeSteer")
+    page.wait_for_function("window.app?.graph?._nodes?.length > 0")
+    page.wait_for_timeout(2000)  # what is amiss is told a little later
+
+
+def trouble(page: Any) -> list[str]:
+    return [*page.evaluate(UNKNOWN_NODES), *page.locator(TROUBLE).all_inner_texts()]
+
+
+def test_the_template_opens_complete(ui_workflow: Path, server: Server, page: Any) -> None:
+    open_template(page, server, ui_workflow.stem)
+    assert page.evaluate("app.graph._nodes.length") == len(load(ui_workflow)["nodes"])
+    assert trouble(page) == []
+
+
+def test_a_missing_node_is_noticed(server: Server, page: Any) -> None:
+    page.goto(server.url)
+    page.wait_for_function("window.app?.graph")
+    node = {"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [100, 100], "inputs": [], "outputs": [], "properties": {}}
+    page.evaluate("graph => app.loadGraphData(graph)", {"last_node_id": 1, "last_link_id": 0, "nodes": [node], "links": [], "version": 0.4})
+    page.wait_for_selector(TROUBLE)
+    assert "NoSuchNode" in trouble(page)
+
+
+def photograph(page: Any, node: int) -> NDArray[np.uint8]:
+    """A screenshot of one node, in the middle of the view: (H, W, 3)."""
+    box = page.evaluate(
+        """id => {
+            const node = app.graph.getNodeById(id), view = app.canvas.ds
+            view.scale = 1
+            app.canvas.centerOnNode(node)
+            app.canvas.draw(true, true)
+            return [node.pos[0] + view.offset[0], node.pos[1] + view.offset[1], node.size[0], node.size[1]]
+        }""",
+        node,
+    )
+    page.wait_for_timeout(500)
+    clip = dict(zip(("x", "y", "width", "height"), box, strict=True))
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB"))
+
+
+def difference(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    """Mean over what both show: a node may grow with its picture."""
+    height, width = min(len(before), len(after)), min(before.shape[1], after.shape[1])
+    return float(np.abs(after[:height, :width].astype(int) - before[:height, :width]).mean())
+
+
+def test_the_workflow_runs_in_the_browser_and_shows_its_pictures(server: Server, page: Any) -> None:
+    open_template(page, server, "freecontrol")
+    shows = [node["id"] for node in load(ROOT / "workflows" / "freecontrol.json")["nodes"] if node["type"] in ("SaveImage", "PreviewImage")]
+    assert shows
+    before = {node: photograph(page, node) for node in shows}
+    page.locator("[data-testid=queue-button]").first.click()
+    loaded = "ids => ids.map(id => app.graph.getNodeById(id).imgs).every(imgs => imgs?.length && imgs.every(img => img.naturalWidth > 0))"
+    page.wait_for_function(loaded, arg=shows, timeout=SECONDS * 1000)
+    page.wait_for_timeout(1000)
+    assert trouble(page) == []
+    for node in shows:
+        assert difference(before[node], photograph(page, node)) > 5, f"node {node} looks as it did before it ran"
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.evaluate("app.canvas.fitViewToSelectionAnimated?.()")
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SCREENSHOTS / "freecontrol.png")
+    assert np.asarray(Image.open(SCREENSHOTS / "freecontrol.png")).std() > 5

@@ -217,7 +217,12 @@ FAMILIES = (
     Family("SDXL", ("UNetModel",), UNet(), config=_context(2048)),
     Family("SD 3", ("OpenAISignatureMMDITWrapper",), Transformer("joint_blocks", "x_block.attn", FUSED, _square), "joint"),
     Family("Flux", ("Flux",), Transformer("double_blocks", "img_attn", FUSED, _square), "joint", in_place=True),
-    Family("Qwen-Image", ("QwenImageTransformer2DModel",), Transformer("transformer_blocks", "attn", SPLIT, lambda m: (1, *_square(m))), "joint"),
+    Family(
+        "Qwen-Image",
+        ("QwenImageTransformer2DModel",),
+        Transformer("transformer_blocks", "attn", SPLIT, lambda m: (1, *_square(m))),
+        "joint",
+    ),
     Family(
         "Lumina 2 and Z-Image",
         ("NextDiT",),

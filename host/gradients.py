@@ -24,6 +24,7 @@ from . import families
 from .taps import Taps
 
 KEY = "freesteer_gradients"
+FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
 ROOM = 4  # a pass with a graph is budgeted like this many passes without one
 Energy = Callable[[dict[str, Tensor]], Tensor]
 
@@ -39,7 +40,7 @@ def prepare(model: ModelPatcher) -> ModelPatcher:
     """
     model = _resident_clone(model)
     _require_single_device(model)
-    _require_plain_weights(model)
+    _require_derivative(model)
     if not model.get_callbacks(CallbacksMP.ON_PRE_RUN, KEY):
         model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, _before_run)
         model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _load_fully)
@@ -63,17 +64,14 @@ def _require_single_device(model: ModelPatcher) -> None:
         raise NoGradientError("Steering by gradients does not work on several GPUs at once: please take the MultiGPU node off this model.")
 
 
-def _require_plain_weights(model: ModelPatcher) -> None:
-    """Autograd reaches a weight that is cast to the compute type first, but not one that is multiplied while quantised."""
+def _require_derivative(model: ModelPatcher) -> None:
+    """Weights that are cast before they are multiplied, fp8 among them, are as good as others. Quantised inputs are not:
+    the model is then a stair, and its derivative says nothing."""
     for module in model.model.diffusion_model.modules():
-        weight = module._parameters.get("weight")
-        quantised = weight is not None and type(weight.data) is not Tensor
-        fast_fp8 = isinstance(module, comfy.ops.fp8_ops.Linear)
-        if quantised or fast_fp8:
-            raise NoGradientError(
-                "Steering by gradients needs a model that is not quantised. Please load the fp16 or bf16 version of this model"
-                + (" or start ComfyUI without --fast fp8_matrix_mult." if fast_fp8 else ".")
-            )
+        if getattr(module, "quant_format", None) not in (None, *FP8_FORMATS):
+            raise NoGradientError("Steering by gradients needs a model in bf16, fp16 or fp8. Please load another version of this model.")
+        if isinstance(module, comfy.ops.fp8_ops.Linear):
+            raise NoGradientError("Steering by gradients does not work with --fast fp8_matrix_mult: please start ComfyUI without it.")
 
 
 def _before_run(model: ModelPatcher) -> None:
@@ -124,18 +122,23 @@ def normal(tree: Any) -> Any:
 def differentiable(diffusion_model: nn.Module) -> Iterator[None]:
     """Holds around a forward pass and its backward pass.
 
-    The host then uses formulas that have a derivative instead of its fast kernels (rotary embeddings, mostly). The output
-    may differ from the plain one by rounding.
+    The host then uses formulas that have a derivative instead of its fast kernels: for rotary embeddings, and for scaled
+    fp8 weights, which it multiplies in full precision. The output may differ from the plain one by rounding.
     """
     in_place = families.of_diffusion_model(diffusion_model).in_place
     mutation = torch.autograd.graph.allow_mutation_on_saved_tensors() if in_place else nullcontext()
     before = comfy.model_management.in_training
+    fast: list[Any] = [module for module in diffusion_model.modules() if getattr(module, "_full_precision_mm", True) is False]
     with torch.inference_mode(False), torch.enable_grad(), mutation:
-        comfy.model_management.in_training = True  # of the whole process: never to be left on
         try:
+            comfy.model_management.in_training = True  # of the whole process: never to be left on
+            for module in fast:
+                module._full_precision_mm = True
             yield
         finally:
             comfy.model_management.in_training = before
+            for module in fast:
+                module._full_precision_mm = False
 
 
 def forward_with_gradient(

@@ -1,0 +1,185 @@
+"""Guides: energies of a model's features whose gradient steers a sampling run, on any MODEL and with any sampler.
+
+One guided step is one ordinary step plus one backward pass. The host's prediction is split in two calls, first the
+unconditional rows, then the conditional ones; the latter keep a graph up to the last layer that a guide reads, and the
+guides' gradient is taken from that same pass. It changes the predicted clean latent, so every solver takes it as a part of
+the model's prediction, and its effect does not depend on the number of steps.
+
+All of it hangs on three of the host's wrapper lists, which any number of packs can share. Nothing outlives a run.
+"""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..core.feature_guidance import bounded_step
+from . import gradients
+from .sigma_range import SigmaRange
+from .taps import Point, Taps
+
+KEY = "freesteer_steering"
+LIMIT = 1.0  # of a step, RMS, in units of the noise's share of the latent: about twice what CFG changes
+Features = dict[str, Tensor]
+
+
+class Session(Protocol):
+    """One guide in one run; may keep what it learns on the way."""
+
+    def energy(self, features: Features, sigma: float) -> Tensor:
+        """Features (latents, tokens, channels) of the conditional rows to one energy a latent, weights included."""
+        ...
+
+    def before_first(self, predict: "Predict", x: Tensor, sigma: float) -> None:
+        """Called once, at the first guided step, with a way to predict without guidance."""
+        ...
+
+
+class Guide(Protocol):
+    points: Sequence[Point]
+    range: SigmaRange
+    strength: float
+
+    def start(self, model: ModelPatcher, latent: Tensor) -> Session: ...
+
+
+Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
+
+
+@dataclass
+class Reading:
+    """What is wanted from the next conditional pass, and what came of it."""
+
+    shape: torch.Size
+    points: Sequence[Point]
+    energy: Callable[[Features], Tensor] | None = None
+    features: Features = field(default_factory=dict)
+    energies: list[Tensor] = field(default_factory=list)
+    gradients: list[Tensor] = field(default_factory=list)
+    split: bool = False
+    open: bool = False
+
+
+@dataclass
+class Run:
+    guides: Sequence[Guide]
+    sessions: dict[int, Session] = field(default_factory=dict)
+    reading: Reading | None = None
+
+
+def attach(model: ModelPatcher, guide: Guide) -> ModelPatcher:
+    """A clone of `model` with one more guide."""
+    m = readable(gradients.prepare(model))
+    m.set_attachments(KEY, (*m.get_attachment(KEY), guide))
+    return m
+
+
+def readable(model: ModelPatcher) -> ModelPatcher:
+    """A clone of `model` that can be read during sampling (see probe.py)."""
+    m = model.clone()
+    if m.get_attachment(KEY) is None:
+        m.set_attachments(KEY, ())
+        m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample)
+        m.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise)
+        m.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, _calc_cond_batch)
+        m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _diffusion_model)
+    return m
+
+
+def _outer_sample(executor, *args, **kwargs):
+    guider = executor.class_obj
+    guides = guider.model_patcher.get_attachment(KEY)
+    guider.model_options["transformer_options"][KEY] = Run(guides)  # the host drops these options after the run
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        guider.model_options["transformer_options"].pop(KEY, None)
+
+
+def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None = None):
+    run: Run | None = model_options.get("transformer_options", {}).get(KEY)
+    guider = executor.class_obj
+    base = guider.inner_model
+    sigma = float(timestep.max())
+    active = [g for g in (run.guides if run else ()) if g.strength > 0 and g.range.contains(sigma, base.model_sampling)]
+    if run is None or not active:
+        return executor(x, timestep, model_options, seed)
+
+    def read(x: Tensor, sigma: float, reading: Reading) -> Tensor:
+        run.reading = reading
+        try:
+            return executor(x, torch.full_like(timestep, sigma), model_options, seed)
+        finally:
+            run.reading = None
+
+    points = list({p.name: p for g in active for p in g.points}.values())
+
+    def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:
+        reading = Reading(x.shape, points)
+        return read(x, sigma, reading), reading.features
+
+    for guide in active:
+        if id(guide) not in run.sessions:
+            session = guide.start(guider.model_patcher, x)
+            session.before_first(predict, x, sigma)
+            run.sessions[id(guide)] = session
+    sessions = [run.sessions[id(g)] for g in active]
+    reading = Reading(x.shape, points, lambda features: torch.stack([s.energy(features, sigma) for s in sessions]).sum(0))
+    denoised = read(x, sigma, reading)
+    if not reading.energies:
+        raise gradients.NoGradientError(
+            "Steering found no prompt that covers the whole picture. Regional prompts work with masks (Conditioning Set Mask), "
+            "not with areas (Conditioning Set Area)."
+        )
+    energy = torch.stack(reading.energies).mean(0)
+    c_in = base.model_sampling.calculate_input(timestep[:1].float(), torch.ones_like(x[:1]).float()).flatten()[0]
+    gradient = c_in * torch.stack(reading.gradients).mean(0)[:, : x.shape[1]]
+    rate = max(g.strength for g in active)
+    return denoised - bounded_step(gradient, energy, rate, LIMIT * sigma / (1 + sigma**2) ** 0.5).to(denoised)
+
+
+def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
+    run: Run | None = model_options.get("transformer_options", {}).get(KEY)
+    reading = run.reading if run else None
+    if reading is None or reading.split or conds[0] is None:  # split: a later call in this step is another pack's own
+        return executor(model, conds, x_in, timestep, model_options)
+    reading.split = True
+    nothing = [None] * (len(conds) - 1)
+    others = executor(model, [None, *conds[1:]], x_in, timestep, model_options)[1:] if any(c is not None for c in conds[1:]) else None
+    reading.open = True
+    try:
+        steered = executor(model, [conds[0], *nothing], x_in, timestep, model_options)
+    finally:
+        reading.open = False
+    return [steered[0], *(others if others is not None else steered[1:])]
+
+
+def _diffusion_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
+    options = next((a for a in (*args, *kwargs.values()) if isinstance(a, dict) and KEY in a), None)
+    reading = options[KEY].reading if options else None
+    if reading is None or not reading.open or x.shape[2:] != reading.shape[2:]:
+        return executor(x, timestep, *args, **kwargs)
+    chunks = len(x) // reading.shape[0]
+    diffusion_model = executor.class_obj
+    energy = reading.energy
+    if energy is None:
+        with Taps(diffusion_model, reading.points, x.shape) as taps:
+            output = executor(x, timestep, *args, **kwargs)
+        reading.features = {k: f.float().unflatten(0, (chunks, -1)).mean(0) for k, f in taps.features.items()}
+        return output
+
+    def energies(features: Features) -> Tensor:
+        parts = [energy({k: f.unflatten(0, (chunks, -1))[i] for k, f in features.items()}) for i in range(chunks)]
+        return torch.cat(parts)
+
+    args, kwargs, timestep = gradients.normal(args), gradients.normal(kwargs), gradients.normal(timestep)
+    taps = Taps(diffusion_model, reading.points, x.shape)
+    output, gradient, values = gradients.forward_with_gradient(
+        lambda x: executor(x, timestep, *args, **kwargs), x, taps, energies, diffusion_model
+    )
+    reading.gradients += list(gradient.unflatten(0, (chunks, -1)))
+    reading.energies += list(values.unflatten(0, (chunks, -1)))
+    return output

@@ -1,0 +1,172 @@
+import comfy.model_management
+import pytest
+import torch
+from freesteer.host import families
+from freesteer.host.taps import CONDITIONAL, UNCONDITIONAL, Point, TapError, Taps, attention_probabilities, branch_rows, capture
+from freesteer.tests.host import tiny
+from torch import Tensor
+
+FAMILIES = list(tiny.RECIPES)
+
+
+def in_first_call(model: tiny.Tiny, body) -> None:
+    """Runs `body` while the model samples, once."""
+
+    def once(call: tiny.Call) -> Tensor:
+        body(call)
+        return call.run(call.x)
+
+    model.sample(tiny.on_each_call(model.model, once), steps=1)
+
+
+def keys(call: tiny.Call, points: list[Point], x: Tensor) -> dict[str, Tensor]:
+    """Each point as (rows, channels, *grid)."""
+    with capture(call.model.diffusion_model, points, x.shape) as taps:
+        call.run(x)
+    return {name: feature.transpose(1, 2).unflatten(2, taps.grids[name]) for name, feature in taps.features.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("corner", [0, -1], ids=["first corner", "last corner"])
+def test_keys_lie_on_the_grid_of_the_table(family, corner):
+    """A change of the latent in one corner changes the keys most in that corner: grid, order and token offset are right."""
+    model = tiny.build(family)
+    points = families.structure_points(model.model)
+
+    def check(call: tiny.Call) -> None:
+        x = call.x.clone()
+        part = (slice(0, 2), slice(0, 2)) if corner == 0 else (slice(-2, None), slice(-2, None))
+        frame = (corner,) if x.ndim == 5 else ()
+        x[(slice(None), slice(None), *frame, *part)] += 3 * call.x.std()
+        before, after = keys(call, points, call.x), keys(call, points, x)
+        point = points[0]
+        change = (after[point.name] - before[point.name]).square().sum((0, 1))
+        grid = change.shape
+        place = torch.unravel_index(change.argmax(), grid)
+        for at, size in zip(place, grid, strict=True):
+            assert at < (size + 1) // 2 if corner == 0 else at >= size // 2, (place, grid)
+
+    in_first_call(model, check)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_layer_of_every_choice_can_be_read(family):
+    model = tiny.build(family)
+    diffusion_model = model.model.model.diffusion_model
+    row = families.family_of(model.model)
+    layers = row.layers(diffusion_model, "all decoder")
+    cross = row.cross_layers(diffusion_model)
+    points = [point for layer in [*layers, *cross] for point in (layer.query, layer.key, layer.value)]
+
+    def check(call: tiny.Call) -> None:
+        with Taps(diffusion_model, points, call.x.shape) as taps:
+            call.run(call.x)
+        for layer in layers:
+            q, k, v = (taps.features[point.name] for point in (layer.query, layer.key, layer.value))
+            assert q.shape[:2] == k.shape[:2] == v.shape[:2] == (len(call.x), torch.Size(taps.grids[layer.name]).numel())
+            assert q.shape[2] % layer.heads == 0 and k.shape == v.shape
+            assert not torch.equal(k, v)
+        for layer in cross:
+            q, k = taps.features[layer.query.name], taps.features[layer.key.name]
+            tokens = model.positive[0][0].shape[1]
+            assert attention_probabilities(q, k, layer.heads).shape == (len(call.x), q.shape[1], tokens)
+
+    in_first_call(model, check)
+
+
+@pytest.mark.parametrize(("family", "changed"), [("SD 1.5", "attn2"), ("Wan", "cross_attn"), ("LTX Video", "attn2")])
+def test_cross_attention_probabilities_are_the_ones_the_model_uses(family, changed):
+    """With values of our own, the layer's output before its last projection is probabilities times values."""
+    model = tiny.build(family)
+    diffusion_model = model.model.model.diffusion_model
+    layer = families.family_of(model.model).cross_layers(diffusion_model)[1]
+    attention = diffusion_model.get_submodule(layer.value.module.rpartition(".")[0])
+    out = attention.get_submodule("o" if family == "Wan" else "to_out.0")
+    seen: list[Tensor] = []
+
+    def check(call: tiny.Call) -> None:
+        handle = out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        with Taps(diffusion_model, [layer.query, layer.key, layer.value], call.x.shape) as taps:
+            call.run(call.x)
+        handle.remove()
+        q, k, v = (taps.features[point.name] for point in (layer.query, layer.key, layer.value))
+        width = v.shape[2] // layer.heads
+        by_head = [
+            attention_probabilities(q[..., i : i + width], k[..., i : i + width], heads=1, chunk=7) @ v[..., i : i + width]
+            for i in range(0, v.shape[2], width)
+        ]
+        torch.testing.assert_close(torch.cat(by_head, -1), seen[0], rtol=1e-3, atol=1e-4)
+
+    in_first_call(model, check)
+
+
+def test_probabilities_sum_to_one_over_all_tokens_and_are_cut_afterwards():
+    q, k = torch.randn(2, 30, 8), torch.randn(2, 5, 8)
+    whole = attention_probabilities(q, k, heads=2, chunk=7)
+    torch.testing.assert_close(whole.sum(-1), torch.ones(2, 30))
+    torch.testing.assert_close(attention_probabilities(q, k, heads=2, key_tokens=slice(1, 3)), whole[..., 1:3])
+
+
+def test_other_hooks_stay_and_ours_go_even_after_an_error():
+    model = tiny.build("FreeSteer playground")
+    diffusion_model = model.model.model.diffusion_model
+    points = families.structure_points(model.model)
+    module = diffusion_model.get_submodule(points[0].module)
+    theirs = module.register_forward_hook(lambda *_: None)
+    with pytest.raises(comfy.model_management.InterruptProcessingException), Taps(diffusion_model, points, (1, 4, 24, 16)):
+        raise comfy.model_management.InterruptProcessingException
+    assert list(module._forward_hooks) == [theirs.id]
+    theirs.remove()
+
+
+def test_a_pass_for_features_only_is_left_after_the_last_point():
+    model = tiny.build("FreeSteer playground")
+    points = families.structure_points(model.model, "coarse")
+    finished: list[bool] = []
+
+    def check(call: tiny.Call) -> None:
+        with capture(call.model.diffusion_model, points, call.x.shape) as taps:
+            call.run(call.x)
+            finished.append(True)
+        assert set(taps.features) == {point.name for point in points}
+
+    in_first_call(model, check)
+    assert not finished
+
+
+def test_a_layer_that_does_not_run_is_an_error_that_names_it():
+    model = tiny.build("FreeSteer playground")
+    diffusion_model = model.model.model.diffusion_model
+    with pytest.raises(TapError, match=r"output\.0\.attn1"), Taps(diffusion_model, families.structure_points(model.model), (1, 4, 24, 16)):
+        pass
+
+
+def test_merged_tokens_are_an_error_that_says_so():
+    point = Point("output.3.attn1", "to_k", (4, 4))
+    with pytest.raises(TapError, match="ToMe"):
+        point.image_tokens(torch.zeros(1, 23, 8), point.grid((1, 4, 24, 16)))
+
+
+def test_odd_latents_are_padded_up_as_the_models_do():
+    assert Point("", "", (4, 4)).grid((1, 4, 25, 15)) == (7, 4)
+    assert Point("", "", (1, 2, 2)).grid((1, 16, 3, 13, 8)) == (3, 7, 4)
+
+
+def test_an_odd_latent_is_read_on_its_padded_grid():
+    model = tiny.build("SD 1.5")
+    points = families.structure_points(model.model)
+
+    def check(call: tiny.Call) -> None:
+        shape = keys(call, points, torch.nn.functional.pad(call.x, (0, 1, 0, 3)))[points[0].name].shape
+        assert shape[2:] == (7, 5)
+
+    in_first_call(model, check)
+
+
+@pytest.mark.parametrize(
+    ("branches", "rows", "conditional"),
+    [([1, 0], 2, [1]), ([0, 1], 2, [0]), ([1, 0], 6, [3, 4, 5]), ([0], 2, [0, 1]), ([1], 2, []), ([0, 1, 0], 6, [0, 1, 4, 5])],
+)
+def test_rows_of_a_branch_follow_the_host_and_not_halves(branches, rows, conditional):
+    assert branch_rows({"cond_or_uncond": branches}, rows, CONDITIONAL) == conditional
+    assert sorted(conditional + branch_rows({"cond_or_uncond": branches}, rows, UNCONDITIONAL)) == list(range(rows))

@@ -1,0 +1,137 @@
+"""The three steps of FreeControl on the host's objects: a basis from seed pictures, a structure from a picture, a guide."""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..core import semantic_basis
+from ..core.free_control import Energy, Grid, Structure
+from ..core.semantic_basis import Basis, Covariance
+from ..host import families, probe
+from ..host.sigma_range import SigmaRange
+from ..host.steering import Features, Predict
+from ..host.taps import Point
+
+Conditioning = list
+Progress = Callable[[int, Tensor], None]
+LOWEST_PERCENT = 0.75  # of sampling; what comes later is detail, which no basis needs
+
+
+def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
+    """`count` falling sigmas, evenly spaced in percent of the model's schedule."""
+    sampling = model.get_model_object("model_sampling")
+    percents = torch.linspace(first, last, count).tolist()
+    highest = float(sampling.sigma_max)
+    return torch.tensor([min(float(sampling.percent_to_sigma(p)), highest) for p in percents])
+
+
+def as_grid(grid: tuple[int, ...] | None, layer: str) -> Grid:
+    """Video grids (1, h, w) are those of a single picture."""
+    if grid is None or len(grid) not in (2, 3) or (len(grid) == 3 and grid[0] != 1):
+        raise ValueError(f"FreeControl works on pictures; layer {layer} of this model has tokens on {grid}. Use a single frame.")
+    return grid[-2], grid[-1]
+
+
+def build_basis(
+    model: ModelPatcher, positives: list[Conditioning], negative: Conditioning, latent: Tensor, count: int, steps: int, cfg: float,
+    components: int, layers: families.Choice, shared: bool, seed: int, batch: int = 10, progress: Progress | None = None,
+) -> Basis:  # fmt: skip
+    """Makes `count` seed pictures with the prompts in turn and analyses their keys at every one of `steps` noise levels."""
+    points = families.structure_points(model, layers)
+    sigmas = torch.cat([levels(model, steps), torch.zeros(1)])
+    statistics: dict[str, list[Covariance]] = {}
+
+    def visit(level: int, features: Features, clean: Tensor) -> None:
+        for name, keys in features.items():
+            seen = statistics.setdefault(name, [])
+            if level == len(seen):
+                seen.append(Covariance(keys.shape[-1], keys.device))
+            seen[level].update(keys)
+        if progress is not None:
+            progress(level, clean)
+
+    done = 0
+    for i, positive in enumerate(positives):
+        share = (count * (i + 1)) // len(positives) - (count * i) // len(positives)
+        while share > 0:
+            size = min(batch, share)
+            empty = latent[:1].expand(size, *latent.shape[1:]).contiguous()
+            noise = comfy.sample.prepare_noise(empty, seed + done)
+            probe.generate(model, points, positive, negative, cfg, noise, empty, sigmas, visit)
+            done, share = done + size, share - size
+    return semantic_basis.build(sigmas[:-1], statistics, components, shared)
+
+
+def read_structure(
+    model: ModelPatcher, basis: Basis, latent: Tensor, positive: Conditioning, method: str, count: int, mask: Tensor | None,
+    draws: int = 4, inversion_steps: int = 60, seed: int = 0, percents: tuple[float, float] = (0.0, LOWEST_PERCENT),
+) -> Structure:  # fmt: skip
+    """Coordinates of an encoded picture at `count` noise levels, by forward noising or by DDIM inversion."""
+    points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
+    if count == 1:
+        sigmas = levels(model, 1, percents[0], percents[0])
+    else:
+        sigmas = levels(model, count, *percents)
+    coordinates: dict[str, list[Tensor]] = {}
+
+    def visit(level: int, features: Features, clean: Tensor) -> None:
+        index = basis.nearest(float(sigmas[level]))
+        for name, keys in features.items():
+            coordinates.setdefault(name, []).append(basis.layers[name].coordinates(keys, index))
+
+    ending = torch.cat([sigmas, torch.zeros(1)])
+    if method == "inversion":
+        probe.invert(model, points, positive, latent, ending, inversion_steps, visit)
+    else:
+        probe.inspect(model, points, positive, latent, ending, seed, draws, visit)
+    grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in points}
+    order = slice(None, None, -1 if method == "inversion" else 1)  # inversion climbs
+    stacked = {name: torch.stack(found[order]) for name, found in coordinates.items()}
+    return Structure(basis, sigmas, stacked, grids, mask)
+
+
+@dataclass(frozen=True)
+class FreeControlGuide:
+    """One FreeControl on a MODEL, for host.steering."""
+
+    structure: Structure
+    points: list[Point]
+    range: SigmaRange
+    strength: float
+    background: float
+    appearance: float
+    components: int
+    relative: bool
+    sibling_steps: int = 5
+
+    def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
+        grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
+        low = self.range.resolve(model.get_model_object("model_sampling")).low
+        energy = Energy(self.structure, grids, self.relative, self.background, self.appearance, self.components)
+        return FreeControlSession(energy, low, self.sibling_steps)
+
+
+@dataclass
+class FreeControlSession:
+    energy_of: Energy
+    low: float
+    sibling_steps: int
+    sibling: Tensor | None = field(default=None)
+
+    def energy(self, features: Features, sigma: float) -> Tensor:
+        return self.energy_of(features, sigma)
+
+    def before_first(self, predict: Predict, x: Tensor, sigma: float) -> None:
+        """The sibling, in a few long steps over the guided range."""
+        if self.energy_of.appearance == 0:
+            return
+        path = torch.linspace(math.log(sigma), math.log(max(self.low, 1e-2)), self.sibling_steps + 1).exp().tolist()
+        for here, there in zip(path[:-1], path[1:], strict=True):
+            clean, features = predict(x, here)
+            self.energy_of.remember(features, here)
+            x = clean + (x - clean) * (there / here)

@@ -1,0 +1,123 @@
+"""The referee: a small segmenter of the drawn world that says what a picture shows and where.
+
+Trained on renders only (`train_referee`), never on generated pictures, and never used in training the generator.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from scipy.ndimage import label
+from torch import Tensor, nn
+
+from .textures import BACKGROUNDS
+from .world import COLOUR_NAMES, SHAPES
+
+WEIGHTS = Path(__file__).parent / "weights" / "referee.safetensors"
+SMALLEST = 60  # pixels; less is a speck, not an object
+SHARE = 0.25  # of a connected region that another colour must cover to count as an object of its own
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object: its name and its mask (H, W) bool."""
+
+    colour: str
+    shape: str
+    mask: np.ndarray
+
+    @property
+    def area(self) -> int:
+        return int(self.mask.sum())
+
+
+@dataclass(frozen=True)
+class Picture:
+    background: str
+    objects: tuple[Seen, ...]  # the largest first
+
+    def find(self, colour: str, shape: str) -> Seen | None:
+        """The largest object of that colour and shape."""
+        return next((o for o in self.objects if (o.colour, o.shape) == (colour, shape)), None)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.SiLU())
+
+
+class Segmenter(nn.Module):
+    """(B, 3, H, W) pictures in 0..1 -> per half-resolution pixel shape and colour logits (B, 9, H/2, W/2), ground logits (B, 8).
+
+    Class 0 of the maps is "no object". H and W are multiples of 16.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.GroupNorm(8, 32), nn.SiLU(), _block(32, 32))
+        self.quarter = nn.Sequential(_block(32, 64, 2), _block(64, 64))
+        self.eighth = nn.Sequential(_block(64, 96, 2), _block(96, 96), _block(96, 96))
+        self.sixteenth = nn.Sequential(_block(96, 128, 2), _block(128, 128), _block(128, 128))
+        self.up_eighth = _block(128 + 96, 96)
+        self.up_quarter = _block(96 + 64, 64)
+        self.up_half = _block(64 + 32, 48)
+        self.maps = nn.Conv2d(48, 2 * (1 + len(SHAPES)), 1)
+        self.ground = nn.Linear(128, len(BACKGROUNDS))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        half = self.half(2 * image - 1)
+        quarter = self.quarter(half)
+        eighth = self.eighth(quarter)
+        deep = self.sixteenth(eighth)
+        x = self.up_eighth(torch.cat([F.interpolate(deep, scale_factor=2.0), eighth], 1))
+        x = self.up_quarter(torch.cat([F.interpolate(x, scale_factor=2.0), quarter], 1))
+        x = self.up_half(torch.cat([F.interpolate(x, scale_factor=2.0), half], 1))
+        shape, colour = self.maps(x).chunk(2, 1)
+        return shape, colour, self.ground(deep.mean((2, 3)))
+
+
+def load(path: Path = WEIGHTS) -> Segmenter:
+    network = Segmenter()
+    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return network.eval().requires_grad_(False)
+
+
+def look(network: Segmenter, images: Tensor, batch: int = 32) -> list[Picture]:
+    """What the pictures (B, 3, H, W) in 0..1 show."""
+    with torch.inference_mode(False), torch.no_grad():
+        return [picture for part in images.float().clone().split(batch) for picture in _look(network, part)]
+
+
+def _look(network: Segmenter, images: Tensor) -> list[Picture]:
+    shape, colour, ground = network(images)
+    shape, colour = (F.interpolate(m, images.shape[-2:], mode="bilinear").softmax(1) for m in (shape, colour))
+    solid = (shape[:, 0] < 0.5).numpy()
+    hue = (colour[:, 1:].argmax(1)).numpy()
+    odds = shape[:, 1:].numpy()
+    names = [BACKGROUNDS[i] for i in ground.argmax(1).tolist()]
+    return [Picture(names[i], tuple(_objects(solid[i], hue[i], odds[i]))) for i in range(len(images))]
+
+
+def _objects(solid: np.ndarray, hue: np.ndarray, odds: np.ndarray) -> list[Seen]:
+    """Connected regions, parted where they are of two colours; each votes for its shape."""
+    regions, count = label(solid)
+    found = []
+    for region in range(1, count + 1):
+        whole = regions == region
+        area = whole.sum()
+        if area < SMALLEST:
+            continue
+        shares = np.bincount(hue[whole], minlength=len(COLOUR_NAMES)) / area
+        kept = np.flatnonzero(shares > SHARE)
+        for colour in kept if len(kept) > 1 else [shares.argmax()]:
+            mask = whole & (hue == colour) if len(kept) > 1 else whole
+            shape = odds[:, mask].mean(1).argmax()
+            found.append(Seen(COLOUR_NAMES[colour], SHAPES[shape], mask))
+    return sorted(found, key=lambda o: -o.area)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks; 0 when both are empty."""
+    union = np.logical_or(a, b).sum()
+    return float(np.logical_and(a, b).sum() / union) if union else 0.0

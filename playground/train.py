@@ -1,0 +1,57 @@
+"""Makes the playground's weights again from a seed: `python run.py train`. About three hours on two cores; resumable.
+
+Stages: the autoencoder, then UNet and text encoder on its latents, then the autoencoder's decoder alone for a while longer
+(the latents stay as they are), and the referee. Each is saved every few hundred steps under `playground/runs/`.
+"""
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from . import models, referee, train_diffusion, train_referee, train_vae
+
+RUNS = Path(__file__).parent / "runs"
+STAGES = ("vae", "diffusion", "decoder", "referee")
+STEPS = {"vae": 1300, "diffusion": 5000, "decoder": 700, "referee": 900}
+
+
+def save(weights: dict[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in weights.items()}, path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where unfinished training is kept")
+    parser.add_argument("--out", type=Path, default=models.WEIGHTS, help="where the weights go")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    torch.set_num_threads(2)
+    for stage in options.stages:
+        run(stage, options.runs, options.out, options.seed)
+
+
+def run(stage: str, runs: Path, out: Path, seed: int) -> None:
+    parts = {name: runs / f"{name}.safetensors" for name in ("vae", "diffusion", "decoder")}
+    steps = STEPS[stage]
+    if stage == "vae":
+        save_file(train_vae.train(runs / "vae", steps, seed), parts["vae"])
+    elif stage == "diffusion":
+        save_file(train_diffusion.train(models.build_vae(load_file(parts["vae"])), runs / "diffusion", steps, seed=seed), parts["diffusion"])
+    elif stage == "decoder":
+        save_file(train_vae.refine_decoder(load_file(parts["vae"]), runs / "decoder", steps, seed), parts["decoder"])
+    else:
+        save(train_referee.train(runs / "referee", steps, seed), out / referee.WEIGHTS.name)
+    if parts["diffusion"].exists():
+        vae = parts["decoder"] if parts["decoder"].exists() else parts["vae"]
+        both = load_file(parts["diffusion"])
+        save({**both, **{f"vae.{k}": v for k, v in load_file(vae).items()}}, out / "playground.safetensors")
+
+
+if __name__ == "__main__":
+    main()

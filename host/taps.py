@@ -81,10 +81,13 @@ class Taps:
         self.features: dict[str, Tensor] = {}
         self._modules = [diffusion_model.get_submodule(point.module) for point in points]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._last: Point | None = None
 
     def __enter__(self) -> "Taps":
         for point, module in zip(self.points, self._modules, strict=True):
             self._handles.append(module.register_forward_hook(self._hook(point)))
+        self.features.clear()
+        self._last = None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
@@ -106,13 +109,14 @@ class Taps:
 
     def _hook(self, point: Point):
         def record(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:
-            # A dict, not a list: checkpointing runs this a second time during backward.
+            # Runs a second time during backward where blocks are recomputed, and must then do the same again.
             self.features[point.name] = point.image_tokens(output, self.grids[point.name])
-            if len(self.features) == len(self.points):
-                if self.afterwards == "stop_gradient":
-                    torch.set_grad_enabled(False)
-                elif self.afterwards == "abort":
-                    raise _AllRead
+            if self._last is None and len(self.features) == len(self.points):
+                self._last = point
+            if point is self._last and self.afterwards == "stop_gradient":
+                torch.set_grad_enabled(False)
+            elif point is self._last and self.afterwards == "abort":
+                raise _AllRead
 
         return record
 

@@ -4,15 +4,18 @@ Each has the real topology with few channels, the real width of its text, and th
 type, so `comfy.sample.sample` runs on it end to end.
 """
 import functools
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.sample
 import comfy.supported_models as supported
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.ops import mixed_precision_ops
 from comfy.patcher_extension import WrappersMP
+from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from freesteer.host import gradients, taps
 from torch import Tensor
 
@@ -163,14 +166,46 @@ def build(
 ) -> Tiny:
     """A tiny model. inference: its weights are inference tensors, as the host's loader leaves them."""
     recipe = RECIPES[family]
+    patcher = assemble(recipe, inference, dtype, cast)
+    return Tiny(patcher, torch.zeros(rows, *recipe.latent), conditioning(recipe, 1), conditioning(recipe, 2))
+
+
+def assemble(
+    recipe: Recipe, inference: bool, dtype: torch.dtype, cast: torch.dtype | None, operations: Any = None, load: Any = None
+) -> ModelPatcher:
+    """operations: in place of the host's choice. load: fills the model in place of `fill`."""
     config = type(recipe.config.__name__, (recipe.config,), {"unet_extra_config": recipe.extra})(dict(recipe.unet))
     config.set_inference_dtype(dtype, cast)
+    config.custom_operations = operations
     with torch.random.fork_rng(devices=[]), torch.inference_mode(inference):
         torch.manual_seed(0)
         model = config.get_model({})
-        fill(model.diffusion_model)
-    patcher = ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
-    return Tiny(patcher, torch.zeros(rows, *recipe.latent), conditioning(recipe, 1), conditioning(recipe, 2))
+        (load or fill)(model.diffusion_model)
+    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+def quantised(family: str, form: str) -> Tiny:
+    """As from a checkpoint with scaled weights, on hardware that multiplies them natively (on a CPU the host emulates it)."""
+    plain = build(family)
+    linear = {
+        name
+        for name, module in plain.model.model.diffusion_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.in_features % 32 == 0 and module.out_features % 16 == 0
+    }
+    layout = QUANT_ALGOS[form]["comfy_tensor_layout"]
+    state: dict[str, Tensor] = {}
+    for key, value in plain.model.model.diffusion_model.state_dict().items():
+        name, _, kind = key.rpartition(".")
+        if kind == "weight" and name in linear:
+            state.update(QuantizedTensor.from_float(value.clone(), layout).state_dict(key))
+            state[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+        else:
+            state[key] = value.clone()
+    operations = mixed_precision_ops({}, torch.float32)
+    patcher = assemble(
+        RECIPES[family], True, torch.float32, torch.float32, operations, lambda module: module.load_state_dict(state, strict=False)
+    )
+    return replace(plain, model=patcher)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """The three steps of FreeControl on the host's objects: a basis from seed pictures, a structure from a picture, a guide."""
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,10 +74,7 @@ def read_structure(
 ) -> Structure:  # fmt: skip
     """Coordinates of an encoded picture at `count` noise levels, by forward noising or by DDIM inversion."""
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
-    if count == 1:
-        sigmas = levels(model, 1, percents[0], percents[0])
-    else:
-        sigmas = levels(model, count, *percents)
+    sigmas = levels(model, count, *percents)
     coordinates: dict[str, list[Tensor]] = {}
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
@@ -131,7 +129,7 @@ class FreeControlSession:
         if self.energy_of.appearance == 0:
             return
         path = torch.linspace(math.log(sigma), math.log(max(self.low, 1e-2)), self.sibling_steps + 1).exp().tolist()
-        for here, there in zip(path[:-1], path[1:], strict=True):
+        for here, there in itertools.pairwise(path):
             clean, features = predict(x, here)
             self.energy_of.remember(features, here)
             x = clean + (x - clean) * (there / here)

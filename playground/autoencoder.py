@@ -1,4 +1,8 @@
-"""The playground's f8 autoencoder: the host's AutoencoderKL at its smallest: with fewer than 64 channels its 32-group norm loses absolute colour."""
+"""The playground's f8 autoencoder: the host's AutoencoderKL at its smallest.
+
+With fewer than 64 channels its norm of 32 groups would take the mean off every channel, and absolute colour with it.
+"""
+
 CONFIG = {
     "embed_dim": 4,
     "ddconfig": {

@@ -20,7 +20,8 @@ ANY_SHAPE = "shape"
 OPENINGS = ("", "", "", "", "a photo of", "a picture of", "a drawing of")
 VOCABULARY = tuple(
     dict.fromkeys(
-        " ".join([*OPENINGS, *PLACES.values(), *SIZES, *COLOUR_NAMES, *SHAPES, ANY_SHAPE, "left right above below of with and the a an ,"]).split()
+        " ".join([*OPENINGS, *PLACES.values(), *SIZES, *COLOUR_NAMES, *SHAPES, ANY_SHAPE]).split()
+        + "left right above below of with and the a an ,".split()
     )
 )
 GROUND = 0  # the group of words about the background; objects are 1, 2, 3; other words are None

@@ -1,5 +1,6 @@
 """The playground as the host's own MODEL, CLIP and VAE objects."""
 from pathlib import Path
+from typing import ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -45,12 +46,12 @@ class Playground(comfy.supported_models_base.BASE):
     """A Stable-Diffusion-like model: noise prediction on the SD schedule, cross-attention to the words."""
 
     freesteer_playground = True
-    unet_config = {}
-    unet_extra_config = {}
+    unet_config: ClassVar[dict] = {}
+    unet_extra_config: ClassVar[dict] = {}
     latent_format = PlaygroundLatent
-    sampling_settings = {}
+    sampling_settings: ClassVar[dict] = {}
     memory_usage_factor = 1.0
-    supported_inference_dtypes = [torch.float32]
+    supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.float32]
 
 
 def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:

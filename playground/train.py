@@ -42,7 +42,8 @@ def run(stage: str, runs: Path, out: Path, seed: int) -> None:
     if stage == "vae":
         save_file(train_vae.train(runs / "vae", steps, seed), parts["vae"])
     elif stage == "diffusion":
-        save_file(train_diffusion.train(models.build_vae(load_file(parts["vae"])), runs / "diffusion", steps, seed=seed), parts["diffusion"])
+        vae = models.build_vae(load_file(parts["vae"]))
+        save_file(train_diffusion.train(vae, runs / "diffusion", steps, seed=seed), parts["diffusion"])
     elif stage == "decoder":
         save_file(train_vae.refine_decoder(load_file(parts["vae"]), runs / "decoder", steps, seed), parts["decoder"])
     else:

@@ -18,12 +18,9 @@ PLACES = {
 SIZES = ("small", "big")
 ANY_SHAPE = "shape"
 OPENINGS = ("", "", "", "", "a photo of", "a picture of", "a drawing of")
-VOCABULARY = tuple(
-    dict.fromkeys(
-        " ".join([*OPENINGS, *PLACES.values(), *SIZES, *COLOUR_NAMES, *SHAPES, ANY_SHAPE]).split()
-        + "left right above below of with and the a an ,".split()
-    )
-)
+LINKS = ("left", "right", "above", "below", "of", "with", "and", "the", "a", "an", ",")
+PHRASES = (*OPENINGS, *PLACES.values(), *SIZES, *COLOUR_NAMES, *SHAPES, ANY_SHAPE)
+VOCABULARY = tuple(dict.fromkeys([*" ".join(PHRASES).split(), *LINKS]))
 GROUND = 0  # the group of words about the background; objects are 1, 2, 3; other words are None
 
 

@@ -3,15 +3,9 @@
 A call counter would be wrong: heun evaluates the model twice a step, dpmpp_sde at sigmas that are not in the schedule.
 """
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor
-
-
-class ModelSampling(Protocol):
-    """The part of the host's `model_sampling` that is needed here."""
-
-    def percent_to_sigma(self, percent: float) -> float | Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -38,11 +32,11 @@ class SigmaRange:
     start_percent: float = 0.0
     end_percent: float = 1.0
 
-    def resolve(self, model_sampling: ModelSampling) -> SigmaInterval:
-        """The range in this model's sigmas."""
+    def resolve(self, model_sampling: Any) -> SigmaInterval:
+        """The range in sigmas, by the `model_sampling` of a model of the host."""
         high = float("inf") if self.start_percent <= 0 else float(model_sampling.percent_to_sigma(self.start_percent))
         low = 0.0 if self.end_percent >= 1 else float(model_sampling.percent_to_sigma(self.end_percent))
         return SigmaInterval(high, low)
 
-    def contains(self, sigma: float | Tensor, model_sampling: ModelSampling) -> bool:
+    def contains(self, sigma: float | Tensor, model_sampling: Any) -> bool:
         return self.resolve(model_sampling).contains(sigma)

@@ -1,4 +1,3 @@
-import comfy.model_sampling
 import pytest
 import torch
 from freesteer.host import gradients

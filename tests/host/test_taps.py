@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import comfy.model_management
 import pytest
 import torch
@@ -16,37 +19,53 @@ def in_first_call(model: tiny.Tiny, body) -> None:
         body(call)
         return call.run(call.x)
 
-    model.sample(tiny.on_each_call(model.model, once), steps=1)
+    model.sample(tiny.on_each_call(model.model, once), steps=1, cfg=1.0)  # Hunyuan Video takes a reference only in a batch of one
 
 
 def keys(call: tiny.Call, points: list[Point], x: Tensor) -> dict[str, Tensor]:
     """Each point as (rows, channels, *grid)."""
     with capture(call.model.diffusion_model, points, x.shape) as taps:
         call.run(x)
-    return {name: feature.transpose(1, 2).unflatten(2, taps.grids[name]) for name, feature in taps.features.items()}
+    return {name: feature.transpose(1, 2).unflatten(2, taps.grids[name] or ()) for name, feature in taps.features.items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("corner", [0, -1], ids=["first corner", "last corner"])
-def test_keys_lie_on_the_grid_of_the_table(family, corner):
+def assert_keys_follow_the_latent(model: tiny.Tiny, corner: int) -> None:
     """A change of the latent in one corner changes the keys most in that corner: grid, order and token offset are right."""
-    model = tiny.build(family)
-    points = families.structure_points(model.model)
+    point = families.structure_points(model.model)[0]
 
     def check(call: tiny.Call) -> None:
         x = call.x.clone()
         part = (slice(0, 2), slice(0, 2)) if corner == 0 else (slice(-2, None), slice(-2, None))
         frame = (corner,) if x.ndim == 5 else ()
         x[(slice(None), slice(None), *frame, *part)] += 3 * call.x.std()
-        before, after = keys(call, points, call.x), keys(call, points, x)
-        point = points[0]
-        change = (after[point.name] - before[point.name]).square().sum((0, 1))
-        grid = change.shape
-        place = torch.unravel_index(change.argmax(), grid)
-        for at, size in zip(place, grid, strict=True):
-            assert at < (size + 1) // 2 if corner == 0 else at >= size // 2, (place, grid)
+        change = (keys(call, [point], x)[point.name] - keys(call, [point], call.x)[point.name]).square().sum((0, 1))
+        place = torch.unravel_index(change.argmax(), change.shape)
+        for at, size in zip(place, change.shape, strict=True):
+            assert at < (size + 1) // 2 if corner == 0 else at >= size // 2, (place, change.shape)
 
     in_first_call(model, check)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("corner", [0, -1], ids=["first corner", "last corner"])
+def test_keys_lie_on_the_grid_of_the_table(family, corner):
+    assert_keys_follow_the_latent(tiny.build(family), corner)
+
+
+@pytest.mark.parametrize(
+    ("family", "option"),
+    [("Flux", "reference_latents"), ("Qwen-Image", "reference_latents"), ("Lumina 2 and Z-Image", "reference_latents"),
+     ("Hunyuan Video", "ref_latent"), ("Wan", "reference_latents")],
+)  # fmt: skip
+@pytest.mark.parametrize("corner", [0, -1], ids=["first corner", "last corner"])
+def test_the_tokens_of_a_reference_picture_are_not_taken_for_the_image(family, option, corner):
+    recipe = tiny.RECIPES[family]
+    if family == "Wan":
+        recipe = replace(recipe, unet={**recipe.unet, "in_dim_ref_conv": 16})
+    reference = torch.randn(1, *recipe.latent)[:, :, -1:] if len(recipe.latent) == 4 else torch.randn(1, *recipe.latent)
+    given = {option: [reference] if option == "reference_latents" else reference}
+    model = tiny.from_recipe(replace(recipe, options=lambda: {**recipe.options(), **given}))
+    assert_keys_follow_the_latent(model, corner)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,7 +82,7 @@ def test_every_layer_of_every_choice_can_be_read(family):
             call.run(call.x)
         for layer in layers:
             q, k, v = (taps.features[point.name] for point in (layer.query, layer.key, layer.value))
-            assert q.shape[:2] == k.shape[:2] == v.shape[:2] == (len(call.x), torch.Size(taps.grids[layer.name]).numel())
+            assert q.shape[:2] == k.shape[:2] == v.shape[:2] == (len(call.x), math.prod(taps.grids[layer.name] or ()))
             assert q.shape[2] % layer.heads == 0 and k.shape == v.shape
             assert not torch.equal(k, v)
         for layer in cross:

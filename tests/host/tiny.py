@@ -165,7 +165,12 @@ def build(
     family: str, inference: bool = False, dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, rows: int = 1
 ) -> Tiny:
     """A tiny model. inference: its weights are inference tensors, as the host's loader leaves them."""
-    recipe = RECIPES[family]
+    return from_recipe(RECIPES[family], inference, dtype, cast, rows)
+
+
+def from_recipe(
+    recipe: Recipe, inference: bool = False, dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, rows: int = 1
+) -> Tiny:
     patcher = assemble(recipe, inference, dtype, cast)
     return Tiny(patcher, torch.zeros(rows, *recipe.latent), conditioning(recipe, 1), conditioning(recipe, 2))
 

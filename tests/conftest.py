@@ -1,6 +1,7 @@
 """Loads the pack under a legal name, with the real host when there is one: then relative and `freesteer.` imports work."""
 import importlib.util
 import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -12,4 +13,4 @@ spec.loader.exec_module(loader)
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fixtures' servers are stopped then too
 torch.set_num_threads(2)
-loader.load_pack()
+sys.modules.setdefault(loader.ROOT.name, loader.load_pack())  # pytest imports the root folder as a package of its own name

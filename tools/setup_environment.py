@@ -3,12 +3,14 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 from . import Failure
 from .setup_host import HOSTS, ROOT
@@ -103,9 +105,9 @@ def make_venv(venv: Path, base: Path | None) -> None:
     missing = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
     if missing:
         raise Failure(f"This Python has no {missing[0]} module: install it, on Debian and Ubuntu with `apt install python3-venv`.")
-    done = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Failure(explain(done.stdout + done.stderr, f"The environment {venv} could not be made"))
+    code, said = watch([sys.executable, "-m", "venv", str(venv)])
+    if code != 0:
+        raise Failure(explain(said, f"The environment {venv} could not be made"))
     if base is not None:
         ours, theirs = site_packages(python_in(venv)), site_packages(python_in(base))
         (ours / "base.pth").write_text(f"import site; site.addsitedir({str(theirs)!r})\n")
@@ -117,25 +119,43 @@ def site_packages(python: Path) -> Path:
 
 
 def pip(python: Path, *arguments: str) -> None:
-    """Runs pip; on a terminal its current line is shown in place. What it says at the end explains a failure."""
-    command = [str(python), "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    code, said = watch([str(python), "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
+    if code != 0:
+        raise Failure(explain(said, f"pip {arguments[0]} did not succeed"))
+
+
+def watch(command: Sequence[str]) -> tuple[int, str]:
+    """Runs a tool and returns its exit code and its last lines; on a terminal the current line is shown in place.
+
+    When this process is stopped, the tool is stopped with all that it has started, before anything is cleaned up.
+    """
     said: deque[str] = deque(maxlen=60)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    process = subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True, errors="replace", start_new_session=True)
     assert process.stdout is not None
     try:
         for line in process.stdout:
             said.append(line)
             if sys.stdout.isatty():
-                print(f"\r  {line.strip()[:100]:100}", end="\r", flush=True)
-        failed = process.wait() != 0
+                print(f"\r  {line.strip()[:76]:76}", end="\r", flush=True)
+        code = process.wait()
     except BaseException:
-        process.terminate()
-        process.wait()
+        stop(process)
         raise
     if sys.stdout.isatty():
-        print(" " * 104, end="\r")
-    if failed:
-        raise Failure(explain("".join(said), f"pip {arguments[0]} did not succeed"))
+        print(" " * 78, end="\r")
+    return code, "".join(said)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a process that has a session of its own, and what it started: as Ctrl-C would, then by force."""
+    if sys.platform == "win32":
+        process.kill()
+        process.wait()
+        return
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(5)
 
 
 def explain(output: str, what: str) -> str:

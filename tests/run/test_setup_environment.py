@@ -1,11 +1,16 @@
 """The environment is stamped only when it is whole; every way to fail says in one sentence what to do."""
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from freesteer.tools import Failure, setup_environment
-from freesteer.tools.setup_environment import UNFINISHED, alone, check_space, ensure_venv, explain, pip, python_in
+from freesteer.tools.setup_environment import UNFINISHED, alone, check_space, ensure_venv, explain, pip, python_in, watch
 
 
 @pytest.fixture
@@ -116,6 +121,39 @@ def test_a_failure_of_pip_is_one_sentence(output: str, sentence: str) -> None:
     said = explain(output, "pip failed")
     assert sentence in said
     assert "\n" not in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
+def test_an_interrupt_stops_a_tool_and_what_it_started(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    tool = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt_when_started() -> None:
+        until(lambda: pid.is_file() and pid.read_text() != "")
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_started, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        watch([sys.executable, "-c", tool])
+    until(lambda: not alive(int(pid.read_text())))
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_failing_pip_raises_what_it_said(tmp_path: Path) -> None:

@@ -55,10 +55,10 @@ class Segmenter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.half = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.GroupNorm(8, 32), nn.SiLU(), _block(32, 32))
-        self.quarter = nn.Sequential(_block(32, 64, 2), _block(64, 64))
-        self.eighth = nn.Sequential(_block(64, 96, 2), _block(96, 96), _block(96, 96))
-        self.sixteenth = nn.Sequential(_block(96, 128, 2), _block(128, 128), _block(128, 128))
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.GroupNorm(8, 32), nn.SiLU(), _block(32, 32))
+        self.down_quarter = nn.Sequential(_block(32, 64, 2), _block(64, 64))
+        self.down_eighth = nn.Sequential(_block(64, 96, 2), _block(96, 96), _block(96, 96))
+        self.down_sixteenth = nn.Sequential(_block(96, 128, 2), _block(128, 128), _block(128, 128))
         self.up_eighth = _block(128 + 96, 96)
         self.up_quarter = _block(96 + 64, 64)
         self.up_half = _block(64 + 32, 48)
@@ -66,10 +66,10 @@ class Segmenter(nn.Module):
         self.ground = nn.Linear(128, len(BACKGROUNDS))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        half = self.half(2 * image - 1)
-        quarter = self.quarter(half)
-        eighth = self.eighth(quarter)
-        deep = self.sixteenth(eighth)
+        half = self.stem(2 * image - 1)
+        quarter = self.down_quarter(half)
+        eighth = self.down_eighth(quarter)
+        deep = self.down_sixteenth(eighth)
         x = self.up_eighth(torch.cat([F.interpolate(deep, scale_factor=2.0), eighth], 1))
         x = self.up_quarter(torch.cat([F.interpolate(x, scale_factor=2.0), quarter], 1))
         x = self.up_half(torch.cat([F.interpolate(x, scale_factor=2.0), half], 1))

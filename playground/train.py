@@ -15,7 +15,7 @@ from . import models, referee, train_diffusion, train_referee, train_vae
 
 RUNS = Path(__file__).parent / "runs"
 STAGES = ("vae", "diffusion", "decoder", "referee")
-STEPS = {"vae": 1300, "diffusion": 5000, "decoder": 700, "referee": 900}
+STEPS = {"vae": 1300, "diffusion": 2800, "decoder": 700, "referee": 600}
 
 
 def save(weights: dict[str, Tensor], path: Path) -> None:

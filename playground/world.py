@@ -72,7 +72,7 @@ def sample_scenes(n: int, generator: torch.Generator, counts: tuple[float, float
     def choice(options: int, *size: int) -> Tensor:
         return torch.randint(options, size, generator=generator)
 
-    count = 1 + torch.multinomial(torch.tensor(counts), n, replacement=True, generator=generator)
+    count = 1 + torch.multinomial(torch.tensor(counts, dtype=torch.float), n, replacement=True, generator=generator)
     low = torch.tensor([17.0, 15.0, 13.0])[count - 1][:, None]
     high = torch.tensor([31.0, 24.0, 18.0])[count - 1][:, None]
     radius = low + (high - low) * torch.rand(n, MAX_OBJECTS, generator=generator)

@@ -1,0 +1,103 @@
+import random
+import time
+
+import pytest
+import torch
+from freesteer.playground import captions, conditions, world
+from freesteer.playground.textures import BACKGROUNDS
+
+
+def scenes(n: int = 64, seed: int = 0, **options) -> world.Scenes:
+    return world.sample_scenes(n, torch.Generator().manual_seed(seed), **options)
+
+
+def test_one_core_draws_300_scenes_a_second():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        world.render(scenes(32))  # fills the caches
+        rates = []
+        for seed in range(4):
+            started = time.process_time()
+            world.render(scenes(128, seed))
+            rates.append(128 / (time.process_time() - started))
+    finally:
+        torch.set_num_threads(threads)
+    assert max(rates) > 300
+
+
+def test_a_seed_draws_the_same_pictures_whatever_the_batch():
+    drawn = scenes(40)
+    whole = world.render(drawn)[0]
+    parts = torch.cat([world.render(drawn[i : i + 7])[0] for i in range(0, 40, 7)])
+    torch.testing.assert_close(parts, whole)
+
+
+def test_the_mask_is_where_the_colour_of_an_object_decides_the_picture():
+    drawn = scenes(64, counts=(1, 0, 0))
+    red, blue = drawn[:], drawn[:]
+    red.colour = torch.zeros_like(drawn.colour)
+    blue.colour = torch.full_like(drawn.colour, 4)
+    pictures, masks = world.render(red)
+    changed = (pictures - world.render(blue)[0]).abs().amax(1) > 0.02
+    solid, any_part = masks[:, 0] > 0.9, masks[:, 0] > 0
+    assert (changed[solid]).float().mean() > 0.99
+    assert not changed[~any_part].any()
+
+
+def test_objects_keep_clear_of_each_other_and_stay_mostly_in_the_picture():
+    drawn = scenes(256, counts=(0, 0.5, 0.5))
+    _, masks = world.render(drawn)
+    assert (masks.sum(1) <= 1 + 1e-5).all()
+    alone = world.render(scenes(256, counts=(1, 0, 0)))[1][:, 0].sum((1, 2))
+    assert alone.min() > 100
+    gaps = world._smallest_gap(torch.stack([drawn.x, drawn.y], -1)[:, None], drawn.radius, drawn.count)
+    assert (gaps > 0).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("shape", range(len(world.SHAPES)))
+def test_every_shape_has_its_own_outline(shape):
+    drawn = scenes(1, counts=(1, 0, 0))
+    drawn.x[:], drawn.y[:], drawn.radius[:], drawn.angle[:] = 64, 64, 30, 0
+    areas = []
+    for other in range(len(world.SHAPES)):
+        drawn.shape[:] = other
+        areas.append(world.render(drawn)[1][0, 0] > 0.5)
+    overlaps = [(areas[shape] & a).sum() / (areas[shape] | a).sum() for a in areas]
+    assert sum(float(o) > 0.9 for o in overlaps) == 1
+
+
+def test_captions_tell_what_is_there_in_known_words():
+    drawn, rng = scenes(300), random.Random(0)
+    texts = []
+    for i in range(300):
+        said = captions.caption(drawn, i, rng)
+        texts.append(said.text)
+        assert set(said.words) <= set(captions.VOCABULARY)
+        for slot in range(int(drawn.count[i])):
+            about = [w for w, g in zip(said.words, said.groups, strict=True) if g == slot + 1]
+            assert world.SHAPES[int(drawn.shape[i, slot])] in about or captions.ANY_SHAPE in about
+        ground = [w for w, g in zip(said.words, said.groups, strict=True) if g == captions.GROUND]
+        assert ground in ([], [BACKGROUNDS[int(drawn.background[i])]])
+    assert any("left of" in t for t in texts) and any("above" in t for t in texts)
+    assert any("photo of" in t for t in texts) and any("with" in t for t in texts)
+
+
+def test_relations_in_captions_are_true():
+    drawn, rng = scenes(400, counts=(0, 1, 0)), random.Random(1)
+    for i in range(400):
+        said = captions.caption(drawn, i, rng)
+        if "left" in said.words:
+            first, second = dict.fromkeys(g for g in said.groups if g)
+            assert first is not None and second is not None
+            assert drawn.x[i, first - 1] < drawn.x[i, second - 1]
+
+
+@pytest.mark.parametrize("kind", conditions.KINDS)
+def test_conditions_show_the_mask_and_nothing_else(kind):
+    masks = world.render(scenes(8, counts=(1, 0, 0)))[1][:, 0]
+    generator = torch.Generator().manual_seed(0)
+    picture = conditions.condition(kind, masks, generator)
+    other = conditions.condition(kind, masks.flip(0), torch.Generator().manual_seed(0))
+    assert picture.shape == (8, 3, 128, 128) and 0 <= picture.min() and picture.max() <= 1
+    assert (picture - other).abs().amax((1, 2, 3)).min() > 0.3

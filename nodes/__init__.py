@@ -1,7 +1,15 @@
 """Every node of the pack, for the host."""
 from comfy_api.latest import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from . import freecontrol, freecontrol_basis, freecontrol_from_image, freecontrol_views, playground
+
+NODES: list[type[io.ComfyNode]] = [
+    *playground.NODES,
+    *freecontrol_from_image.NODES,
+    *freecontrol_basis.NODES,
+    *freecontrol.NODES,
+    *freecontrol_views.NODES,
+]
 
 
 class FreeSteerExtension(ComfyExtension):

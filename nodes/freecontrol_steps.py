@@ -1,19 +1,21 @@
 """The three steps of FreeControl on the host's objects: a basis from seed pictures, a structure from a picture, a guide."""
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core import semantic_basis
 from ..core.free_control import Energy, Grid, Structure
-from ..core.semantic_basis import Basis, Covariance
-from ..host import families, probe
+from ..core.semantic_basis import Basis, Covariance, LayerBasis
+from ..host import families, probe, steering
 from ..host.sigma_range import SigmaRange
 from ..host.steering import Features, Predict
 from ..host.taps import Point
@@ -21,6 +23,15 @@ from ..host.taps import Point
 Conditioning = list
 Progress = Callable[[int, Tensor], None]
 LOWEST_PERCENT = 0.75  # of sampling; what comes later is detail, which no basis needs
+
+# What the nodes offer at first.
+SEED_IMAGES, STEPS, CFG = 20, 12, 5.0
+COMPONENTS, SHARED = 32, True
+METHODS = ("noise", "inversion")
+METHOD, LEVELS = "noise", 8
+STRENGTH, START, END = 3.0, 0.0, 0.6
+BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 0.3, 2
+RELATIVE = True
 
 
 def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
@@ -106,11 +117,12 @@ class FreeControlGuide:
     components: int
     relative: bool
     sibling_steps: int = 5
+    emphasis: float = 0.0
 
     def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
         grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
         low = self.range.resolve(model.get_model_object("model_sampling")).low
-        energy = Energy(self.structure, grids, self.relative, self.background, self.appearance, self.components)
+        energy = Energy(self.structure, grids, self.relative, self.background, self.appearance, self.components, self.emphasis)
         return FreeControlSession(energy, low, self.sibling_steps)
 
 
@@ -133,3 +145,69 @@ class FreeControlSession:
             clean, features = predict(x, here)
             self.energy_of.remember(features, here)
             x = clean + (x - clean) * (there / here)
+
+
+def guide(
+    model: ModelPatcher, structure: Structure, points: list[Point], strength: float = STRENGTH, start: float = START, end: float = END,
+    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS,
+) -> ModelPatcher:  # fmt: skip
+    """A clone of `model` that follows a structure."""
+    if strength == 0:
+        return model.clone()
+    structure = structure_on(structure, model.load_device)
+    range_ = SigmaRange(start, end)
+    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, RELATIVE))
+
+
+def basis_on(basis: Basis, device: torch.device | str) -> Basis:
+    def moved(layer: LayerBasis) -> LayerBasis:
+        return LayerBasis(*(getattr(layer, part).to(device) for part in ("mean", "components", "deviation")))
+
+    return replace(basis, sigmas=basis.sigmas.cpu(), layers={name: moved(layer) for name, layer in basis.layers.items()})
+
+
+def structure_on(structure: Structure, device: torch.device | str) -> Structure:
+    return replace(
+        structure,
+        basis=basis_on(structure.basis, device),
+        sigmas=structure.sigmas.cpu(),
+        coordinates={name: values.to(device) for name, values in structure.coordinates.items()},
+        mask=None if structure.mask is None else structure.mask.to(device),
+    )
+
+
+def pictures_at_once(latent: Tensor) -> int:
+    """As many as have the tokens of four pictures of 512 x 512, at most 16."""
+    return max(1, min(16, 4 * 64 * 64 // math.prod(latent.shape[-2:])))
+
+
+def empty_latent(model: ModelPatcher, size: tuple[int, int]) -> Tensor:
+    """For one picture of `size` (h, w) cells."""
+    zeros = torch.zeros(1, 4, *size, device=comfy.model_management.intermediate_device())
+    return comfy.sample.fix_empty_latent_channels(model, zeros)
+
+
+def encode_text(clip, text: str) -> Conditioning:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def encode_pictures(vae, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Latents of pictures (B, H, W, 3), brought to about as many cells as `size` (h, w) has, in their own proportions.
+
+    A picture that has about that size already is not touched. One by one: some VAEs take a batch for the frames of a video.
+    """
+    cell = vae.spacial_compression_encode()
+    height, width = picture_size(image.shape[1:3], size, cell)
+    if (height, width) != image.shape[1:3]:
+        kind = "area" if height < image.shape[1] else "bicubic"
+        image = comfy.utils.common_upscale(image.movedim(-1, 1), width, height, kind, "disabled").movedim(1, -1).clamp(0, 1)
+    return torch.cat([vae.encode(picture[None]) for picture in image])
+
+
+def picture_size(own: Sequence[int], cells: tuple[int, int], cell: int) -> tuple[int, int]:
+    """(H, W) in pixels with the proportions of `own` and about the area of `cells`, in whole pairs of cells."""
+    scale = math.sqrt(math.prod(cells) * cell**2 / math.prod(own))
+    if 0.8 < scale < 1.25 and all(side % cell == 0 for side in own):
+        return own[0], own[1]
+    height, width = (max(round(side * scale / (2 * cell)), 1) * 2 * cell for side in own)
+    return height, width

@@ -1,0 +1,165 @@
+"""FreeControl (https://arxiv.org/abs/2312.07536): the layout of a picture, on a MODEL."""
+from comfy_api.latest import io
+
+from . import checks
+from . import freecontrol_steps as recipe
+from .freecontrol_types import BASIS, CATEGORY, STRUCTURE, ModelBasis, ModelStructure
+
+LINES = ("as they are", "dark on light")
+MOST_LEVELS = 50
+ALIASES = [
+    "freecontrol", "controlnet", "control net", "canny", "depth", "scribble", "sketch", "pose", "openpose", "lineart", "line art",
+    "silhouette", "segmentation", "edge", "hed", "structure", "layout", "t2i adapter", "training free",
+]  # fmt: skip
+
+
+def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str) -> ModelStructure:
+    """The recipe of Structure From Image, with inputs that have been checked."""
+    condition = 1 - image if lines == "dark on light" else image
+    latent = recipe.encode_pictures(vae, condition, made.size)
+    basis = recipe.basis_on(made.basis, model.load_device)
+    structure = recipe.read_structure(model, basis, latent, positive, method, levels, mask)
+    return ModelStructure(recipe.structure_on(structure, "cpu"), made.family, made.prompts)
+
+
+def check_condition(model, vae, image, mask, method: str, levels: int, lines: str):
+    checks.vae(model, vae)
+    checks.choice("method", method, recipe.METHODS)
+    checks.choice("lines", lines, LINES)
+    checks.number("levels", levels, 1, MOST_LEVELS)
+    image = checks.image("image", image)
+    if mask is not None:
+        mask = checks.mask("mask", mask, (image.shape[1], image.shape[2]), len(image))
+    return image, mask
+
+
+def method_input(**options):
+    return io.Combo.Input(
+        "method", options=list(recipe.METHODS), default=recipe.METHOD, tooltip="How the picture is read. Noise: in a second, "
+        "and good for filled shapes. Inversion: takes about as long as making a picture, and follows lines better.", **options,
+    )  # fmt: skip
+
+
+def lines_input(**options):
+    return io.Combo.Input(
+        "lines", options=list(LINES), default=LINES[0], tooltip="Dark on light: for ink or pencil on paper, which is read as its "
+        "negative. As they are: for photos, depth maps, silhouettes and white lines on black.", **options,
+    )  # fmt: skip
+
+
+def end_input(**options):
+    return io.Float.Input(
+        "end_percent", default=recipe.END, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling. Earlier: "
+        "finer details are the model's own, and it is quicker. Later: the layout is kept more strictly.", **options,
+    )  # fmt: skip
+
+
+def strength_input():
+    return io.Float.Input(
+        "strength", default=recipe.STRENGTH, min=0.0, max=100.0, step=0.1, tooltip="How strictly the picture follows the layout. 0: "
+        "not at all, at no cost. Too much shows in the colours. The same value does the same at any number of steps.",
+    )  # fmt: skip
+
+
+def appearance_input(**options):
+    return io.Float.Input(
+        "appearance", default=recipe.APPEARANCE, min=0.0, max=10.0, step=0.05, tooltip="How much colours and light stay those that the "
+        "prompt and seed give without steering. 0: those of the condition leak in. Too much gives the layout away.", **options,
+    )  # fmt: skip
+
+
+class StructureFromImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerStructure",
+            display_name="Structure From Image",
+            category=CATEGORY,
+            description=(
+                "Reads the layout of a picture with the model's own eyes: of a photo, a silhouette, an edge map, a scribble, a depth map, "
+                "a rendering. It may have any size. A FreeControl node then draws other things in that layout."
+            ),
+            search_aliases=ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will draw the steered pictures."),
+                BASIS.Input("basis", tooltip="How this model tells layout, from Extract Basis or Load Basis."),
+                io.Vae.Input("vae", tooltip="Reads the picture into latents; take that of the model."),
+                io.Image.Input(
+                    "image", tooltip="The condition: its layout comes into the result, stretched over the whole picture. Of a batch, each "
+                    "picture steers one picture of the result, in turn.",
+                ),
+                io.Conditioning.Input("positive", tooltip="What the condition shows, such as 'a dog' or 'a photo of a house'."),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Where the layout is followed; elsewhere only the subject is kept out. Without "
+                    "one: everywhere. Also for several conditions in different parts of one picture.",
+                ),
+                method_input(),
+                io.Int.Input(
+                    "levels", default=recipe.LEVELS, min=1, max=MOST_LEVELS, tooltip="At how many noise levels the picture is read. 1: "
+                    "once, for all of sampling. More: coarse shapes steer the early steps and fine ones the later.",
+                ),
+                lines_input(),
+            ],
+            outputs=[STRUCTURE.Output(display_name="structure", tooltip="The layout, for FreeControl; Preview Structure shows it.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, basis: ModelBasis, vae, image, positive, method, levels, lines, mask=None) -> io.NodeOutput:
+        checks.basis_of(model, basis)
+        checks.conditioning("positive", positive)
+        image, mask = check_condition(model, vae, image, mask, method, levels, lines)
+        return io.NodeOutput(read(model, basis, vae, image, positive, mask, method, levels, lines))
+
+
+class FreeControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerFreeControl",
+            display_name="FreeControl",
+            category=CATEGORY,
+            description=(
+                "Makes a model draw in the layout of a condition, while the prompt decides everything else. Goes between the loader and "
+                "any sampler; several may follow each other, each with its own condition or region."
+            ),
+            search_aliases=ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The model to steer; it is not changed itself."),
+                STRUCTURE.Input("structure", tooltip="The layout to follow, from Structure From Image."),
+                strength_input(),
+                io.Float.Input(
+                    "start_percent", default=recipe.START, min=0.0, max=1.0, step=0.01, tooltip="When steering starts, as a part of "
+                    "sampling. 0: at once. Later leaves the coarse layout to the model.",
+                ),
+                end_input(),
+                io.Float.Input(
+                    "background", default=recipe.BACKGROUND, min=0.0, max=10.0, step=0.05, tooltip="How firmly the subject is kept out "
+                    "of the places where the condition has none. 0: it may grow beyond the mask. Only matters with a mask.",
+                ),
+                appearance_input(),
+                io.Int.Input(
+                    "appearance_components", default=recipe.APPEARANCE_COMPONENTS, min=1, max=64, tooltip="How many parts of the picture "
+                    "keep their own colours. More: closer to the unsteered picture, and slightly slower.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="Draws in the given layout, with any sampler, scheduler and number of steps.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, structure: ModelStructure, strength, start_percent, end_percent, background, appearance, appearance_components
+    ) -> io.NodeOutput:
+        points = checks.structure_of(model, structure)
+        checks.number("strength", strength, 0, 1000)
+        checks.percents(start_percent, end_percent)
+        checks.number("background", background, 0, 1000)
+        checks.number("appearance", appearance, 0, 1000)
+        checks.number("appearance_components", appearance_components, 1, structure.structure.basis.components)
+        return io.NodeOutput(
+            recipe.guide(
+                model, structure.structure, points, strength, start_percent, end_percent, background, appearance, appearance_components
+            )
+        )
+
+
+NODES = [StructureFromImage, FreeControl]

@@ -1,0 +1,180 @@
+"""Looking at FreeControl: what a structure is, how well a result keeps it, and conditions to try it with."""
+import re
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..core.free_control import repeat_to
+from ..playground import captions, conditions, referee, world
+from . import checks
+from .freecontrol_previews import captioned, coordinate_sheets, outlined
+from .freecontrol_types import CATEGORY, STRUCTURE, ModelStructure
+
+ANY = "any"
+MOST_PICTURES = 64
+
+
+class PreviewStructure(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerPreviewStructure",
+            display_name="Preview Structure",
+            category=CATEGORY,
+            description="Shows the layout that FreeControl will follow, as the model sees it. Look here when a result does not follow.",
+            search_aliases=["freecontrol", "show structure", "pca", "features"],
+            is_output_node=True,
+            inputs=[STRUCTURE.Input("structure", tooltip="From Structure From Image.")],
+            outputs=[
+                io.Image.Output(
+                    display_name="image", tooltip="One colour for what the model takes as one part; a row for each layer, a column for "
+                    "each noise level, and the mask. Where no shape can be seen, none can be followed.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, structure: ModelStructure) -> io.NodeOutput:
+        sheets = coordinate_sheets(structure.structure)
+        return io.NodeOutput(sheets, ui=ui.PreviewImage(sheets, cls=cls))
+
+
+class Overlap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerOverlap",
+            display_name="Condition Overlap",
+            category=CATEGORY,
+            description=(
+                "Measures how well a result keeps the place and shape of its condition: the area that both cover, divided by the area that "
+                "either covers. 1 is perfect, 0 is nowhere. Pictures of the playground are judged by what the prompt names; "
+                "for others, connect a mask of the subject in the result."
+            ),
+            search_aliases=["freecontrol", "iou", "intersection over union", "measure", "score", "compare masks"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("result", tooltip="The pictures to judge."),
+                io.Mask.Input("condition", tooltip="Where the subject should be: one mask for all pictures, or one for each."),
+                io.String.Input(
+                    "prompt", optional=True, default="", multiline=True, tooltip="Playground only: the prompt, as in 'a red star on "
+                    "grass'. Its first colour and shape are looked for in the result. One line for all pictures, or one for each.",
+                ),
+                io.Mask.Input(
+                    "result_mask", optional=True, tooltip="Where the subject is in the result, from a segmentation node. Takes the "
+                    "place of the prompt.",
+                ),
+                io.Image.Input(
+                    "unsteered", optional=True, tooltip="Playground only: the same pictures without FreeControl; their overlap is told "
+                    "beside that of the result.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(display_name="overlap", tooltip="From 0 to 1, the mean over all pictures."),
+                io.Image.Output(display_name="overlay", tooltip="The result with the outline of the condition drawn on it."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, result, condition, prompt="", result_mask=None, unsteered=None) -> io.NodeOutput:
+        result = checks.image("result", result)
+        count, size = len(result), (result.shape[1], result.shape[2])
+        wanted = repeat_to(checks.mask("condition", condition, size, count), count)[:, 0] > 0.5
+        if result_mask is not None:
+            found = repeat_to(checks.mask("result_mask", result_mask, size, count), count)[:, 0] > 0.5
+        else:
+            found = named_masks("result", result, prompt)
+        overlaps = overlap(wanted, found)
+        text = f"Mean overlap of result and condition: {overlaps.mean():.2f}"
+        if unsteered is not None and result_mask is None:
+            plain = overlap(wanted, named_masks("unsteered", checks.image("unsteered", unsteered), prompt))
+            text += f", unsteered {plain.mean():.2f}"
+        overlay = outlined(result, wanted)
+        picture = captioned(overlay, [f"overlap {value:.2f}" for value in overlaps.tolist()])
+        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(float(overlaps.mean()), overlay, ui=shown)
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of masks (B, H, W) bool, 0 where both are empty: (B,)."""
+    if a.shape != b.shape:
+        raise checks.InputError(
+            f"unsteered has {len(b)} pictures of {b.shape[2]} x {b.shape[1]}, result {len(a)} of {a.shape[2]} x {a.shape[1]}: "
+            "connect pictures of the same run."
+        )
+    both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
+    return both / either.clamp(min=1)
+
+
+def named_masks(name: str, images: Tensor, prompt: str) -> Tensor:
+    """Where playground pictures show what their prompts name first, (B, H, W) bool; nowhere if they do not."""
+    lines = [line for line in prompt.splitlines() if line.strip()]
+    if not lines:
+        raise checks.InputError("Condition Overlap needs a prompt (playground pictures) or a result_mask (any others): give one of them.")
+    if len(lines) not in (1, len(images)):
+        raise checks.InputError(f"prompt has {len(lines)} lines for {len(images)} pictures: write one for all, or one for each.")
+    if images.shape[1] % 16 or images.shape[2] % 16:
+        size = f"{images.shape[2]} x {images.shape[1]}"
+        raise checks.InputError(f"{name} is {size}, which no playground picture is: connect a result_mask instead.")
+    pictures = referee.look(referee.load(), images.movedim(-1, 1).cpu())
+    masks = []
+    for picture, line in zip(pictures, lines * len(images) if len(lines) == 1 else lines, strict=True):
+        colour, shape = first_object(line)
+        seen = (o for o in picture.objects if colour in (None, o.colour) and shape in (None, o.shape))
+        largest = next(seen, None)
+        masks.append(torch.zeros(images.shape[1:3], dtype=torch.bool) if largest is None else torch.from_numpy(largest.mask))
+    return torch.stack(masks).to(images.device)
+
+
+def first_object(prompt: str) -> tuple[str | None, str | None]:
+    """Colour and shape of the first thing that a prompt names."""
+    words = re.findall(r"\w+", prompt.lower())
+    at = next((i for i, word in enumerate(words) if word in (*world.SHAPES, captions.ANY_SHAPE)), None)
+    colour = next((word for word in words[:at] if word in world.COLOURS), None)
+    if at is None and colour is None:
+        raise checks.InputError(f"prompt {prompt[:60]!r} names no colour or shape of the playground: change it, or connect a result_mask.")
+    return colour, words[at] if at is not None and words[at] in world.SHAPES else None
+
+
+class DrawCondition(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerPlaygroundCondition",
+            display_name="Draw Condition (Playground)",
+            category=CATEGORY,
+            description="Draws condition pictures to try FreeControl with when you have none: one shape somewhere on 128 x 128 pixels.",
+            search_aliases=["freecontrol", "playground", "silhouette", "edge map", "scribble", "depth map", "test image"],
+            inputs=[
+                io.Combo.Input(
+                    "kind", options=list(conditions.KINDS), tooltip="Silhouette: a filled light shape. Edge: its outline. Scribble: "
+                    "an outline by a quick hand. Depth: nearer is lighter.",
+                ),
+                io.Combo.Input("shape", options=[ANY, *world.SHAPES], default="star", tooltip="What is drawn; any: each time another."),
+                io.Int.Input("batch_size", default=1, min=1, max=MOST_PICTURES, tooltip="How many pictures; place, size and turn differ."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Where the shapes lie. The "
+                    "same seed draws the same shapes in every kind.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The condition, for Structure From Image."),
+                io.Mask.Output(display_name="mask", tooltip="Exactly where the shape is, for Structure From Image or Condition Overlap."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, kind: str, shape: str, batch_size: int, seed: int) -> io.NodeOutput:
+        checks.choice("kind", kind, conditions.KINDS)
+        checks.choice("shape", shape, (ANY, *world.SHAPES))
+        checks.number("batch_size", batch_size, 1, MOST_PICTURES)
+        generator = torch.Generator().manual_seed(seed)
+        scenes = world.sample_scenes(batch_size, generator, (1.0, 0.0, 0.0))
+        if shape != ANY:
+            scenes.shape[:] = world.SHAPES.index(shape)
+        masks = world.render(scenes)[1][:, 0]
+        return io.NodeOutput(conditions.condition(kind, masks, generator).movedim(1, -1), masks)
+
+
+NODES = [PreviewStructure, Overlap, DrawCondition]

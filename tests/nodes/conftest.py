@@ -1,0 +1,109 @@
+"""A tiny random model with text encoder and VAE, and what the FreeControl nodes make of it: enough to test all but beauty."""
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.ldm.models.autoencoder
+import comfy.sd
+import folder_paths
+import pytest
+import torch
+from comfy import sd1_clip
+from comfy.model_patcher import ModelPatcher
+from freesteer.nodes import NODES
+from freesteer.playground import models, text
+from torch import Tensor
+
+
+def _tiny_models():
+    """tests/host/tiny.py; the folder of a test file is not importable from another."""
+    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "host" / "tiny.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = _tiny_models()
+CLASSES = {node.GET_SCHEMA().node_id: node for node in NODES}
+
+
+def run(node_id: str, **inputs: Any) -> tuple:
+    """The outputs of a node, as the host executes it: in inference mode, with the schema's defaults."""
+    node = CLASSES[node_id]
+    defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+    with torch.inference_mode():
+        return node.execute(**{**defaults, **inputs}).result or ()
+
+
+@dataclass(frozen=True)
+class World:
+    """What a user has on the graph."""
+
+    model: ModelPatcher
+    clip: comfy.sd.CLIP
+    vae: comfy.sd.VAE
+    positive: list
+    negative: list
+    latent: dict[str, Tensor]
+    basis: Any
+    structure: Any
+    image: Tensor
+    sample: Callable[..., Tensor]
+    before: Tensor
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    tiny.fill(module)
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def build_clip() -> comfy.sd.CLIP:
+    options = {"max_length": text.MAX_TOKENS, "textmodel_json_config": dict(text.CONFIG), "model_class": text.PlaygroundTextModel}
+    weights = sd1_clip.SDClipModel(device="cpu", **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return models.build_clip(random_state(weights.transformer))
+
+
+def build_vae() -> comfy.sd.VAE:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return models.build_vae(random_state(comfy.ldm.models.autoencoder.AutoencoderKL(**models.autoencoder.CONFIG)))
+
+
+@pytest.fixture(scope="package")
+def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
+    built = tiny.build("FreeSteer playground", inference=True)
+    clip, vae = build_clip(), build_vae()
+    latent = {"samples": torch.zeros(1, 4, 24, 16)}
+    image = torch.rand(1, 96, 64, 3, generator=torch.Generator().manual_seed(0))
+    basis, _ = run(
+        "FreeSteerExtractBasis", model=built.model, clip=clip, latent=latent, prompts="a star\na ball",
+        seed_images=3, steps=3, components=8,
+    )  # fmt: skip
+    (structure,) = run("FreeSteerStructure", model=built.model, basis=basis, vae=vae, image=image, positive=built.positive, levels=3)
+    return World(
+        built.model, clip, vae, built.positive, built.negative, latent, basis, structure, image, built.sample, built.sample()
+    )  # fmt: skip
+
+
+@pytest.fixture
+def steer(world: World) -> Callable[..., ModelPatcher]:
+    def node(**inputs: Any) -> ModelPatcher:
+        return run("FreeSteerFreeControl", **{"model": world.model, "structure": world.structure, **inputs})[0]
+
+    return node

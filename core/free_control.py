@@ -65,6 +65,7 @@ class Energy:
     background: float = 1.0
     appearance: float = 0.1
     components: int = 2
+    emphasis: float = 0.0
     look_sigmas: list[float] = field(default_factory=list)
     look: dict[str, list[Tensor]] = field(default_factory=dict)
 
@@ -94,6 +95,10 @@ class Energy:
         placed = coordinates
         if self.relative:
             placed, target = relative(coordinates), relative(target)
+        deviation = self.structure.basis.layers[layer].deviation[self.structure.basis.nearest(sigma)]
+        weight = deviation**self.emphasis
+        weight = weight / weight.square().mean().sqrt()
+        placed, target = placed * weight, target * weight
         energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background)
         if self.appearance > 0 and self.look:
             energy = energy + self.appearance * self._look_energy(layer, keys, coordinates, sigma)

@@ -1,4 +1,4 @@
-"""Makes the playground's weights again from a seed: `python run.py train`. About three hours on two cores; resumable.
+"""Makes the playground's weights again from a seed: `python run.py train`. About an hour and a half on two cores; resumable.
 
 Stages: the autoencoder, then UNet and text encoder on its latents, then the autoencoder's decoder alone for a while longer
 (the latents stay as they are), and the referee. Each is saved every few hundred steps under `playground/runs/`.
@@ -15,7 +15,7 @@ from . import models, referee, train_diffusion, train_referee, train_vae
 
 RUNS = Path(__file__).parent / "runs"
 STAGES = ("vae", "diffusion", "decoder", "referee")
-STEPS = {"vae": 1300, "diffusion": 2800, "decoder": 700, "referee": 600}
+STEPS = {"vae": 1000, "diffusion": 1800, "decoder": 700, "referee": 600}
 
 
 def save(weights: dict[str, Tensor], path: Path) -> None:

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("demo", demo, "steers pictures with the real ComfyUI, headless on the CPU, and shows them on one sheet")
     add("test", test, "every test; further arguments go to pytest").add_argument("--host", choices=ARCHIVES, help="another ComfyUI")
     add("serve", serve, "ComfyUI with the pack, for a person").add_argument("--port", type=int, help="8188 unless told")
-    add("bench", bench, "one benchmark; further arguments go to it").add_argument("name", help="a file in benchmarks/, without .py")
+    add("bench", bench, "one benchmark; further arguments go to it").add_argument("name", help="one in benchmarks/, without .py")
     add("train", train, "makes the playground's weights again; further arguments go to it")
     add("lint", lint, "ruff and pyright")
     return root
@@ -118,7 +118,7 @@ def serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def bench(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    names = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py") if not file.stem.startswith("_"))
+    names = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text(encoding="utf-8"))
     if options.name not in names:
         raise Failure(f"There is no benchmark {options.name}: choose from {', '.join(names) or 'none yet'}.")
     return run_module(f"benchmarks.{options.name}", rest)

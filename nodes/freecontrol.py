@@ -57,7 +57,7 @@ def end_input(**options):
 def strength_input():
     return io.Float.Input(
         "strength", default=recipe.STRENGTH, min=0.0, max=100.0, step=0.1, tooltip="How strictly the picture follows the layout. 0: "
-        "not at all, at no cost. Too much shows in the colours. The same value does the same at any number of steps.",
+        "not at all. Too much shows in the colours. The same value does the same at any number of steps.",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .freecontrol_previews import captioned, coordinate_sheets, outlined
 from .freecontrol_types import CATEGORY, STRUCTURE, ModelStructure
 
 ANY = "any"
+EACH = "each in turn"
 MOST_PICTURES = 64
 
 
@@ -117,10 +118,10 @@ def named_masks(name: str, images: Tensor, prompt: str) -> Tensor:
     if images.shape[1] % 16 or images.shape[2] % 16:
         size = f"{images.shape[2]} x {images.shape[1]}"
         raise checks.InputError(f"{name} is {size}, which no playground picture is: connect a result_mask instead.")
+    names = [first_object(line) for line in (lines * len(images) if len(lines) == 1 else lines)]
     pictures = referee.look(referee.load(), images.movedim(-1, 1).cpu())
     masks = []
-    for picture, line in zip(pictures, lines * len(images) if len(lines) == 1 else lines, strict=True):
-        colour, shape = first_object(line)
+    for picture, (colour, shape) in zip(pictures, names, strict=True):
         seen = (o for o in picture.objects if colour in (None, o.colour) and shape in (None, o.shape))
         largest = next(seen, None)
         masks.append(torch.zeros(images.shape[1:3], dtype=torch.bool) if largest is None else torch.from_numpy(largest.mask))
@@ -148,8 +149,8 @@ class DrawCondition(io.ComfyNode):
             search_aliases=["freecontrol", "playground", "silhouette", "edge map", "scribble", "depth map", "test image"],
             inputs=[
                 io.Combo.Input(
-                    "kind", options=list(conditions.KINDS), tooltip="Silhouette: a filled light shape. Edge: its outline. Scribble: "
-                    "an outline by a quick hand. Depth: nearer is lighter.",
+                    "kind", options=[*conditions.KINDS, EACH], tooltip="Silhouette: a filled light shape. Edge: its outline. Scribble: "
+                    "an outline by a quick hand. Depth: nearer is lighter. Each in turn: a batch with all of these.",
                 ),
                 io.Combo.Input("shape", options=[ANY, *world.SHAPES], default="star", tooltip="What is drawn; any: each time another."),
                 io.Int.Input("batch_size", default=1, min=1, max=MOST_PICTURES, tooltip="How many pictures; place, size and turn differ."),
@@ -166,7 +167,7 @@ class DrawCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, kind: str, shape: str, batch_size: int, seed: int) -> io.NodeOutput:
-        checks.choice("kind", kind, conditions.KINDS)
+        checks.choice("kind", kind, (*conditions.KINDS, EACH))
         checks.choice("shape", shape, (ANY, *world.SHAPES))
         checks.number("batch_size", batch_size, 1, MOST_PICTURES)
         generator = torch.Generator().manual_seed(seed)
@@ -174,7 +175,9 @@ class DrawCondition(io.ComfyNode):
         if shape != ANY:
             scenes.shape[:] = world.SHAPES.index(shape)
         masks = world.render(scenes)[1][:, 0]
-        return io.NodeOutput(conditions.condition(kind, masks, generator).movedim(1, -1), masks)
+        kinds = conditions.KINDS if kind == EACH else (kind,)
+        images = [conditions.condition(kinds[i % len(kinds)], mask[None], generator) for i, mask in enumerate(masks)]
+        return io.NodeOutput(torch.cat(images).movedim(1, -1), masks)
 
 
 NODES = [PreviewStructure, Overlap, DrawCondition]

@@ -43,7 +43,7 @@ def show(workflow: dict[str, Any], message: dict[str, Any], started: set[str]) -
         return
     new = node not in started
     started.add(node)
-    title = workflow[node].get("_meta", {}).get("title") or workflow[node]["class_type"]
+    title = (workflow[node].get("_meta") or {}).get("title") or workflow[node]["class_type"]
     line = f"{len(started):2}/{len(workflow)} {title}"
     if sys.stdout.isatty():
         bar = "#" * round(24 * message.get("value", 0) / max(message.get("max", 1), 1))

@@ -146,7 +146,8 @@ def forward_with_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One forward pass, and the gradient of an energy of the tapped features.
 
-    run: evaluates the diffusion model on x, with inputs made `normal`. x: (rows, ...).
+    run: evaluates the model on x, with its other inputs made `normal`. x: (rows, ...). Both an APPLY_MODEL wrapper (x is
+    the sampler's, without concatenated channels; every family) and a DIFFUSION_MODEL wrapper (not in SD 3) can call this.
     energy: features by name, (rows, tokens, channels) in float32 or better, to one number or one per sample.
     Returns the model's output, d(sum of energies)/dx in float32 or better, and the energies; all detached.
 

@@ -93,8 +93,59 @@ def test_every_layer_of_every_choice_can_be_read(family):
     in_first_call(model, check)
 
 
-@pytest.mark.parametrize(("family", "changed"), [("SD 1.5", "attn2"), ("Wan", "cross_attn"), ("LTX Video", "attn2")])
-def test_cross_attention_probabilities_are_the_ones_the_model_uses(family, changed):
+OUT = {"SD 3": "proj", "Flux": "proj", "Hunyuan Video": "proj", "Lumina 2 and Z-Image": "out", "Wan": "o"}  # after the attention
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_query_key_and_value_are_told_apart_by_what_they_do(family):
+    """A query moves its own token only; a key and a value move others, the value in proportion."""
+    model = tiny.build(family)
+    diffusion_model = model.model.model.diffusion_model
+    layer = families.family_of(model.model).layers(diffusion_model)[0]
+    attention = diffusion_model.get_submodule(layer.key.module.rpartition(".")[0])
+    out = attention.get_submodule(OUT.get(family, "to_out.0"))
+
+    def check(call: tiny.Call) -> None:
+        seen: list[Tensor] = []
+
+        def output(point: Point, amount: float) -> Tensor:
+            """What attention gives to each token, when one image token's projection is changed."""
+            count = math.prod(point.grid(call.x.shape) or ())
+
+            def change(_, __, projected: Tensor) -> Tensor:
+                projected = projected.clone()
+                token = point.image_tokens(projected, point.grid(call.x.shape))[:, count // 2]  # a view
+                token += amount * torch.randn(token.shape, generator=torch.Generator().manual_seed(3))
+                return projected
+
+            handles = [
+                diffusion_model.get_submodule(point.module).register_forward_hook(change),
+                out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
+            ]
+            call.run(call.x)
+            for handle in handles:
+                handle.remove()
+            return seen.pop()
+
+        def moved(point: Point, amount: float) -> Tensor:
+            return output(point, amount) - output(point, 0.0)
+
+        def tokens(difference: Tensor) -> int:
+            return int((difference[0].abs().amax(-1) > 1e-6).sum())
+
+        assert tokens(moved(layer.query, 1.0)) == 1
+        assert tokens(moved(layer.key, 1.0)) > 1
+        once, twice = moved(layer.value, 1.0), moved(layer.value, 2.0)
+        assert tokens(once) > 1
+        torch.testing.assert_close(twice, 2 * once, rtol=1e-2, atol=1e-4)
+        bent = moved(layer.key, 2.0) - 2 * moved(layer.key, 1.0)
+        assert bent.norm() > 0.05 * moved(layer.key, 1.0).norm()
+
+    in_first_call(model, check)
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "Wan", "LTX Video"])
+def test_cross_attention_probabilities_are_the_ones_the_model_uses(family):
     """With values of our own, the layer's output before its last projection is probabilities times values."""
     model = tiny.build(family)
     diffusion_model = model.model.model.diffusion_model

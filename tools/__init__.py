@@ -1,4 +1,4 @@
-"""What run.py is made of. Everything here but demo.py needs only the standard library."""
+"""What run.py is made of. Everything here but demo.py and draw_workflows.py needs only the standard library."""
 
 
 class Failure(Exception):

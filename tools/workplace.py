@@ -13,6 +13,17 @@ from .setup_host import DEFAULT, HOSTS, ROOT
 
 REQUIREMENTS = [ROOT / "requirements.txt", ROOT / "tools" / "requirements.txt"]
 
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+]  # headless, as root, and silent on the network
+
 
 class Workplace(NamedTuple):
     python: Path

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from freesteer.tools.load_pack import ROOT
 from freesteer.tools.server import Server
-from freesteer.tools.workplace import find_chromium
+from freesteer.tools.workplace import CHROMIUM_FLAGS, find_chromium
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,16 +17,6 @@ from .conftest import load
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: use `python run.py test`")
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-]
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = "app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types)).map(node => node.type)"
 SECONDS = 300
@@ -42,7 +32,7 @@ def browser() -> Iterator[Any]:
             pytest.fail(message)
         pytest.skip(message)
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = running.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 

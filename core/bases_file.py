@@ -111,7 +111,7 @@ def _tensors(path: Path, file: Any, layers: list[str]) -> dict[str, Tensor]:
     for name in wanted:
         if file.get_slice(name).get_dtype() != "F32":
             raise BasisFileError(f"{path.name} has {name} in {file.get_slice(name).get_dtype()}, not in F32: make it again.")
-    tensors = {name: file.get_tensor(name) for name in wanted}
+    tensors = {name: file.get_tensor(name).clone() for name in wanted}  # or they would change with the file
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise BasisFileError(f"{path.name} has numbers in {name} that are not finite: make it again.")

@@ -41,6 +41,8 @@ def identity(model: ModelPatcher) -> Identity:
     for path, leaf in _leaves((model.model_options, model.object_patches, model.wrappers)):
         if isinstance(leaf, PLAIN):
             key.append((path, leaf))
+        elif type(leaf).__weakrefoffset__ == 0:  # cannot be an owner: a device, a dtype and the like
+            key.append((path, repr(leaf)))
         else:
             key.append(path)
             owners.append(leaf)

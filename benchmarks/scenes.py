@@ -69,11 +69,13 @@ class Verdict:
 
 
 def judge(network: referee.Segmenter, images: Tensor, siblings: Tensor, job: Task) -> Verdict:
-    """Leak: |difference of the mean colour outside of both objects| between a picture and its unsteered sibling."""
+    """The prompted object is that of its name or else the largest of its colour: whether its outline is right, the overlap tells.
+
+    Leak: |difference of the mean colour outside of both objects| between a picture and its unsteered sibling."""
     overlaps, leaks, right = [], [], []
     for i, (seen, plain) in enumerate(zip(referee.look(network, images), referee.look(network, siblings), strict=True)):
         colour, shape, background = job.names[i]
-        found = seen.find(colour, shape)
+        found = seen.find(colour, shape) or next((o for o in seen.objects if o.colour == colour), None)
         wanted = job.masks[i].numpy() > 0.5
         overlaps.append(referee.overlap(found.mask, wanted) if found else 0.0)
         means = [ground(image, picture) for image, picture in ((images[i], seen), (siblings[i], plain))]

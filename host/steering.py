@@ -5,7 +5,7 @@ unconditional rows, then the conditional ones; the latter keep a graph up to the
 guides' gradient is taken from that same pass. It changes the predicted clean latent, so every solver takes it as a part of
 the model's prediction, and its effect does not depend on the number of steps.
 
-All of it hangs on three of the host's wrapper lists, which any number of packs can share. Nothing outlives a run.
+All of it hangs on four of the host's wrapper lists, which any number of packs can share. Nothing outlives a run.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,11 +51,12 @@ Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
 
 @dataclass
 class Reading:
-    """What is wanted from the next conditional pass, and what came of it."""
+    """What is wanted from the next conditional pass, and what came of it. positive: its conditions; the first ones if None."""
 
     shape: torch.Size
     points: Sequence[Point]
     energy: Callable[[Features], Tensor] | None = None
+    positive: list | None = None
     features: Features = field(default_factory=dict)
     energies: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
@@ -85,7 +86,7 @@ def readable(model: ModelPatcher) -> ModelPatcher:
         m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample)
         m.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise)
         m.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, _calc_cond_batch)
-        m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _diffusion_model)
+        m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model)  # not every diffusion model has wrappers of its own
     return m
 
 
@@ -116,9 +117,10 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
             run.reading = None
 
     points = list({p.name: p for g in active for p in g.points}.values())
+    positive = guider.conds.get("positive")
 
     def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:
-        reading = Reading(x.shape, points)
+        reading = Reading(x.shape, points, positive=positive)
         return read(x, sigma, reading), reading.features
 
     for guide in active:
@@ -127,7 +129,7 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
             session.before_first(predict, x, sigma)
             run.sessions[id(guide)] = session
     sessions = [run.sessions[id(g)] for g in active]
-    reading = Reading(x.shape, points, lambda features: torch.stack([s.energy(features, sigma) for s in sessions]).sum(0))
+    reading = Reading(x.shape, points, lambda features: torch.stack([s.energy(features, sigma) for s in sessions]).sum(0), positive)
     denoised = read(x, sigma, reading)
     if not reading.energies:
         raise gradients.NoGradientError(
@@ -135,8 +137,7 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
             "not with areas (Conditioning Set Area)."
         )
     energy = torch.stack(reading.energies).mean(0)
-    c_in = base.model_sampling.calculate_input(timestep[:1].float(), torch.ones_like(x[:1]).float()).flatten()[0]
-    gradient = c_in * torch.stack(reading.gradients).mean(0)[:, : x.shape[1]]
+    gradient = torch.stack(reading.gradients).mean(0)
     rate = max(g.strength for g in active)
     return denoised - bounded_step(gradient, energy, rate, LIMIT * sigma / (1 + sigma**2) ** 0.5).to(denoised)
 
@@ -144,26 +145,29 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
 def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
     run: Run | None = model_options.get("transformer_options", {}).get(KEY)
     reading = run.reading if run else None
-    if reading is None or reading.split or conds[0] is None:  # split: a later call in this step is another pack's own
+    if reading is None or reading.split:  # split: a later call in this step is another pack's own
+        return executor(model, conds, x_in, timestep, model_options)
+    place = next((i for i, cond in enumerate(conds) if cond is not None and cond is reading.positive), 0)  # dual CFG has it last
+    if conds[place] is None:
         return executor(model, conds, x_in, timestep, model_options)
     reading.split = True
-    nothing = [None] * (len(conds) - 1)
-    others = executor(model, [None, *conds[1:]], x_in, timestep, model_options)[1:] if any(c is not None for c in conds[1:]) else None
+    others = [None if i == place else cond for i, cond in enumerate(conds)]
+    predicted = executor(model, others, x_in, timestep, model_options) if any(c is not None for c in others) else None
     reading.open = True
     try:
-        steered = executor(model, [conds[0], *nothing], x_in, timestep, model_options)
+        steered = executor(model, [cond if i == place else None for i, cond in enumerate(conds)], x_in, timestep, model_options)
     finally:
         reading.open = False
-    return [steered[0], *(others if others is not None else steered[1:])]
+    return steered if predicted is None else [*predicted[:place], steered[place], *predicted[place + 1 :]]
 
 
-def _diffusion_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
+def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     options = next((a for a in (*args, *kwargs.values()) if isinstance(a, dict) and KEY in a), None)
     reading = options[KEY].reading if options else None
     if reading is None or not reading.open or x.shape[2:] != reading.shape[2:]:
         return executor(x, timestep, *args, **kwargs)
     chunks = len(x) // reading.shape[0]
-    diffusion_model = executor.class_obj
+    diffusion_model = executor.class_obj.diffusion_model
     energy = reading.energy
     if energy is None:
         with Taps(diffusion_model, reading.points, x.shape) as taps:

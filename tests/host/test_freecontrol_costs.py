@@ -1,0 +1,66 @@
+"""What the benchmark of costs counts is what torch allocates; and what makes bases cheap keeps them exact."""
+import comfy.ops
+import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from freesteer.benchmarks import freecontrol_costs as costs
+from freesteer.core import semantic_basis
+from freesteer.host import families
+from torch.profiler import ProfilerActivity, profile
+
+UNET = {**costs.SD15, "model_channels": 32, "num_heads": 4, "num_head_channels": -1, "context_dim": 64}
+
+
+def small():
+    """A U-Net and the input of one row."""
+    unet = UNetModel(**UNET, dtype=torch.float32, device=torch.device("cpu"), operations=comfy.ops.disable_weight_init)
+    unet.requires_grad_(False).eval()
+    costs.randomise(unet)
+    points = [layer.key for layer in families.of_diffusion_model(unet).layers(unet, "coarse")]
+    return unet, points, torch.zeros(1, 4, 32, 32), torch.zeros(1, 20, 64), None
+
+
+def allocated(recompute: bool) -> int:
+    """Peak bytes of weights and of what torch's allocator gave out during a guided step."""
+    unet, *inputs = small()
+    weights = sum(weight.numel() * weight.element_size() for weight in unet.parameters())
+    costs.guided_step(unet, *inputs, recompute)  # lazily made caches are not the step's
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded, torch.no_grad():
+        costs.guided_step(unet, *inputs, recompute)
+    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert events
+    live = torch.tensor([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).cumsum(0)
+    return weights + int(live.max())
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_counting_with_fake_tensors_agrees_with_what_is_allocated(recompute):
+    assert costs.guided_step_bytes(small, recompute) == pytest.approx(allocated(recompute), rel=0.1)
+
+
+def test_memory_is_counted_from_making_to_forgetting():
+    before = torch.zeros(1000)
+    with costs.LiveBytes() as memory:
+        view = before[:10]
+        kept = before + 1
+        assert memory.live == kept.nbytes
+        for _ in range(3):
+            kept = kept * 2  # the old one goes
+        view = kept.reshape(10, 100)
+        assert (memory.live, memory.peak) == (view.nbytes, 2 * view.nbytes)
+    del kept, view
+    assert memory.live == 0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
+def test_a_few_components_of_many_channels_are_those_of_a_full_decomposition(decay):
+    """Where the spectrum is flat, single components are not defined, but what they explain is."""
+    rows = torch.randn(600, 256, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 257) ** -decay
+    covariance = rows.T @ rows / len(rows)
+    components, deviation = semantic_basis.principal(covariance, 16)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    torch.testing.assert_close(deviation.double(), values[-16:].flip(0).sqrt(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(components @ components.T, torch.eye(16), rtol=0, atol=1e-5)
+    outside = components.double() - components.double() @ vectors[:, -16:] @ vectors[:, -16:].T
+    assert outside.norm(dim=1).max() < 1e-2

@@ -96,7 +96,7 @@ def principal(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     channels = len(covariance)
     if not 1 <= count <= channels:
         raise ValueError(f"The keys of this layer have {channels} channels, so there can be 1 to {channels} components, not {count}.")
-    if not torch.isfinite(covariance).all():
+    if not covariance.sum().isfinite():
         raise ValueError("The model gave keys that are not finite (NaN or infinity), so no basis can be made of them.")
     values, vectors = _leading(covariance, count)
     components = vectors.mT

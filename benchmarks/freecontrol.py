@@ -75,7 +75,7 @@ class Bench:
     def cell(self, kind: str, setting: Setting, **sampling) -> scenes.Verdict:
         started = time.perf_counter()
         pictures = self.draw(self.guided(kind, setting), **sampling)
-        verdict = scenes.judge(self.network, pictures, self.plain, self.job)
+        verdict = scenes.judge(self.network, pictures, self.plain, self.job, scenes.wanted_masks(self.job, kind))
         sys.stderr.write(f"{kind:10s} {sampling or ''} {asdict(verdict)} {time.perf_counter() - started:.0f} s\n")
         return verdict
 
@@ -83,7 +83,7 @@ class Bench:
 @torch.inference_mode()
 def quality(count: int) -> dict[str, float]:
     bench = Bench(count)
-    plain = scenes.judge(bench.network, bench.plain, bench.plain, bench.job)
+    plain = scenes.judge(bench.network, bench.plain, bench.plain, bench.job, bench.job.masks)
     cells = {kind: bench.cell(kind, Setting()) for kind in KINDS}
     bare = bench.cell("silhouette", replace(Setting(), appearance=0.0))
     figures = {f"iou_{kind}": cell.overlap for kind, cell in cells.items()}

@@ -42,6 +42,11 @@ def condition_images(job: Task, kind: str) -> Tensor:
     return conditions.condition(kind, job.masks, torch.Generator().manual_seed(HELD_OUT + job.seed)).movedim(1, -1)
 
 
+def wanted_masks(job: Task, kind: str) -> Tensor:
+    """(B, H, W): what the condition shows."""
+    return conditions.shown(kind, job.masks, torch.Generator().manual_seed(HELD_OUT + job.seed))
+
+
 def encode(clip, texts: list[str]):
     """One CONDITIONING with a prompt for each picture of the batch."""
     return [[torch.cat([clip.encode_from_tokens(clip.tokenize(t)) for t in texts]), {}]]
@@ -68,7 +73,7 @@ class Verdict:
     prompt_right: float
 
 
-def judge(network: referee.Segmenter, images: Tensor, siblings: Tensor, job: Task) -> Verdict:
+def judge(network: referee.Segmenter, images: Tensor, siblings: Tensor, job: Task, masks: Tensor) -> Verdict:
     """The prompted object is that of its name or else the largest of its colour: whether its outline is right, the overlap tells.
 
     Leak: |difference of the mean colour outside of both objects| between a picture and its unsteered sibling."""
@@ -76,7 +81,7 @@ def judge(network: referee.Segmenter, images: Tensor, siblings: Tensor, job: Tas
     for i, (seen, plain) in enumerate(zip(referee.look(network, images), referee.look(network, siblings), strict=True)):
         colour, shape, background = job.names[i]
         found = seen.find(colour, shape) or next((o for o in seen.objects if o.colour == colour), None)
-        wanted = job.masks[i].numpy() > 0.5
+        wanted = masks[i].numpy() > 0.5
         overlaps.append(referee.overlap(found.mask, wanted) if found else 0.0)
         means = [ground(image, picture) for image, picture in ((images[i], seen), (siblings[i], plain))]
         leaks.append(float((means[0] - means[1]).abs().mean()))

@@ -22,7 +22,7 @@ from .sigma_range import SigmaRange
 from .taps import Point, Taps
 
 KEY = "freesteer_steering"
-LIMIT = 1.0  # of a step, RMS, in units of the noise's share of the latent: about twice what CFG changes
+RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
 Features = dict[str, Tensor]
 
 
@@ -30,7 +30,7 @@ class Session(Protocol):
     """One guide in one run; may keep what it learns on the way."""
 
     def energy(self, features: Features, sigma: float) -> Tensor:
-        """Features (latents, tokens, channels) of the conditional rows to one energy a latent, weights included."""
+        """Features (latents, tokens, channels) of the conditional rows to one energy a latent."""
         ...
 
     def before_first(self, predict: "Predict", x: Tensor, sigma: float) -> None:
@@ -39,6 +39,8 @@ class Session(Protocol):
 
 
 class Guide(Protocol):
+    """strength: the most that the predicted clean latent is moved, RMS, in units of the noise's share of the latent."""
+
     points: Sequence[Point]
     range: SigmaRange
     strength: float
@@ -128,8 +130,9 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
             session = guide.start(guider.model_patcher, x)
             session.before_first(predict, x, sigma)
             run.sessions[id(guide)] = session
-    sessions = [run.sessions[id(g)] for g in active]
-    reading = Reading(x.shape, points, lambda features: torch.stack([s.energy(features, sigma) for s in sessions]).sum(0), positive)
+    strongest = max(g.strength for g in active)
+    shares = [(run.sessions[id(g)], g.strength / strongest) for g in active]
+    reading = Reading(x.shape, points, lambda features: torch.stack([w * s.energy(features, sigma) for s, w in shares]).sum(0), positive)
     denoised = read(x, sigma, reading)
     if not reading.energies:
         raise gradients.NoGradientError(
@@ -138,8 +141,7 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
         )
     energy = torch.stack(reading.energies).mean(0)
     gradient = torch.stack(reading.gradients).mean(0)
-    rate = max(g.strength for g in active)
-    return denoised - bounded_step(gradient, energy, rate, LIMIT * sigma / (1 + sigma**2) ** 0.5).to(denoised)
+    return denoised - bounded_step(gradient, energy, RATE, strongest * sigma / (1 + sigma**2) ** 0.5).to(denoised)
 
 
 def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):

@@ -1,11 +1,13 @@
 """FreeControl (https://arxiv.org/abs/2312.07536): the layout of a picture, on a MODEL."""
 from comfy_api.latest import io
 
+from ..core import line_art
 from . import checks
 from . import freecontrol_steps as recipe
 from .freecontrol_types import BASIS, CATEGORY, STRUCTURE, ModelBasis, ModelStructure
 
-LINES = ("as they are", "dark on light")
+CONDITION_OF = {"fill outlines": line_art.fill, "as they are": lambda image: image, "dark on light": lambda image: 1 - image}
+LINES = tuple(CONDITION_OF)
 MOST_LEVELS = 50
 ALIASES = [
     "freecontrol", "controlnet", "control net", "canny", "depth", "scribble", "sketch", "pose", "openpose", "lineart", "line art",
@@ -15,7 +17,7 @@ ALIASES = [
 
 def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str) -> ModelStructure:
     """The recipe of Structure From Image, with inputs that have been checked."""
-    condition = 1 - image if lines == "dark on light" else image
+    condition = CONDITION_OF[lines](image)
     latent = recipe.encode_pictures(vae, condition, made.size)
     basis = recipe.basis_on(made.basis, model.load_device)
     structure = recipe.read_structure(model, basis, latent, positive, method, levels, mask)
@@ -42,8 +44,8 @@ def method_input(**options):
 
 def lines_input(**options):
     return io.Combo.Input(
-        "lines", options=list(LINES), default=LINES[0], tooltip="Dark on light: for ink or pencil on paper, which is read as its "
-        "negative. As they are: for photos, depth maps, silhouettes and white lines on black.", **options,
+        "lines", options=list(LINES), default=LINES[0], tooltip="What is done with line drawings. Fill outlines: what thin "
+        "lines enclose is filled, which models follow best; other pictures stay as they are. Dark on light: the negative is read.", **options,
     )  # fmt: skip
 
 

@@ -23,13 +23,14 @@ from ..host.taps import Point
 Conditioning = list
 Progress = Callable[[int, Tensor], None]
 LOWEST_PERCENT = 0.75  # of sampling; what comes later is detail, which no basis needs
+ONE_PERCENT = 0.65  # of sampling, where a condition is read that is read only once (RichControl, https://arxiv.org/abs/2507.02792)
 
 # What the nodes offer at first.
 SEED_IMAGES, STEPS, CFG = 20, 12, 5.0
 COMPONENTS, SHARED = 32, True
 METHODS = ("noise", "inversion")
-METHOD, LEVELS = "noise", 8
-STRENGTH, START, END = 3.0, 0.0, 0.6
+METHOD, LEVELS = "noise", 1
+STRENGTH, START, END = 2.5, 0.0, 0.6
 BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 0.3, 2
 RELATIVE = True
 
@@ -81,10 +82,11 @@ def build_basis(
 
 def read_structure(
     model: ModelPatcher, basis: Basis, latent: Tensor, positive: Conditioning, method: str, count: int, mask: Tensor | None,
-    draws: int = 4, inversion_steps: int = 60, seed: int = 0, percents: tuple[float, float] = (0.0, LOWEST_PERCENT),
+    draws: int = 4, inversion_steps: int = 60, seed: int = 0, percents: tuple[float, float] | None = None,
 ) -> Structure:  # fmt: skip
     """Coordinates of an encoded picture at `count` noise levels, by forward noising or by DDIM inversion."""
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
+    percents = percents or ((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT))
     sigmas = levels(model, count, *percents)
     coordinates: dict[str, list[Tensor]] = {}
 

@@ -9,19 +9,27 @@ KINDS = ("silhouette", "edge", "scribble", "depth")
 
 
 def condition(kind: str, masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) in 0..1 of object masks (B, H, W): light on dark, as such maps usually are."""
+    """Pictures (B, 3, H, W) in 0..1 of object masks (B, H, W): light on dark, as such maps usually are.
+
+    A scribble's masks are drawn with a shaky hand first, see `shown`.
+    """
     match kind:
         case "silhouette":
             grey = 0.15 + 0.75 * masks
         case "edge":
             grey = _outline(masks, 1)
         case "scribble":
-            grey = _outline(_wobble(masks, generator), 2)
+            grey = _outline(shown(kind, masks, generator), 2)
         case "depth":
             grey = _depth(masks)
         case _:
             raise ValueError(f"unknown kind of condition {kind!r}; choose one of {', '.join(KINDS)}")
     return grey[:, None].expand(-1, 3, -1, -1).clamp(0, 1).contiguous()
+
+
+def shown(kind: str, masks: Tensor, generator: torch.Generator) -> Tensor:
+    """The masks (B, H, W) that a condition of this kind shows: those of a scribble are a little off."""
+    return _wobble(masks, generator) if kind == "scribble" else masks
 
 
 def _outline(masks: Tensor, width: int) -> Tensor:

@@ -128,7 +128,7 @@ def folder_options(folder: Path) -> list[list[str]]:
 
 
 @contextlib.contextmanager
-def serving(python: Path, host: Path, folder: Path, port: int | None = None, seconds: float = 240) -> Iterator[Server]:
+def serving(python: Path, host: Path, folder: Path, port: int | None = None, seconds: float = 600) -> Iterator[Server]:
     """A headless server on the CPU with this pack and no other, which keeps its files and its log in `folder`."""
     options = [["--cpu"], ["--disable-all-custom-nodes"], ["--whitelist-custom-nodes", link_pack(host)], ["--disable-api-nodes"]]
     port = port or free_port()

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from ..core import line_art
 from ..host import families, steering
 from ..host.sigma_range import SigmaRange
 from ..nodes import freecontrol_steps as recipe
@@ -62,9 +63,9 @@ class Bench:
     def guided(self, kind: str, setting: Setting):
         """The steered MODEL."""
         basis = self.basis(setting)
-        pictures = scenes.condition_images(self.job, kind)
+        pictures = line_art.fill(scenes.condition_images(self.job, kind))
         what = scenes.encode(self.clip, [f"a {shape}" for _, shape, _ in self.job.names])
-        structure = recipe.read_structure(self.model, basis, self.vae.encode(pictures), what, setting.method, setting.levels, None)
+        structure = recipe.read_condition(self.model, basis, self.vae, pictures, (16, 16), what, setting.method, setting.levels)
         points = [p for p in families.structure_points(self.model, "all decoder") if p.name in basis.layers]
         guide = recipe.FreeControlGuide(
             structure, points, SigmaRange(recipe.START, setting.end), setting.strength, recipe.BACKGROUND, setting.appearance,

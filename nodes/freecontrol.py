@@ -18,9 +18,8 @@ ALIASES = [
 def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str) -> ModelStructure:
     """The recipe of Structure From Image, with inputs that have been checked."""
     condition = CONDITION_OF[lines](image)
-    latent = recipe.encode_pictures(vae, condition, made.size)
     basis = recipe.basis_on(made.basis, model.load_device)
-    structure = recipe.read_structure(model, basis, latent, positive, method, levels, mask)
+    structure = recipe.read_condition(model, basis, vae, condition, made.size, positive, method, levels, mask)
     return ModelStructure(recipe.structure_on(structure, "cpu"), made.family, made.prompts)
 
 
@@ -44,8 +43,8 @@ def method_input(**options):
 
 def lines_input(**options):
     return io.Combo.Input(
-        "lines", options=list(LINES), default=LINES[0], tooltip="What is done with line drawings. Fill outlines: what thin "
-        "lines enclose is filled, which models follow best; other pictures stay as they are. Dark on light: the negative is read.", **options,
+        "lines", options=list(LINES), default=LINES[0], tooltip="What is done with line drawings. Fill outlines: what thin lines "
+        "enclose is filled, which models follow best; other pictures stay as they are. Dark on light: the negative is read.", **options,
     )  # fmt: skip
 
 

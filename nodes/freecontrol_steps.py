@@ -12,7 +12,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..core import semantic_basis
+from ..core import semantic_basis, tints
 from ..core.free_control import Energy, Grid, Structure
 from ..core.semantic_basis import Basis, Covariance, LayerBasis
 from ..host import families, probe, steering
@@ -30,7 +30,8 @@ SEED_IMAGES, STEPS, CFG = 20, 12, 5.0
 COMPONENTS, SHARED = 32, True
 METHODS = ("noise", "inversion")
 METHOD, LEVELS = "noise", 1
-STRENGTH, START, END = 2.5, 0.0, 0.6
+TINTS, DRAWS = 6, 2  # colourings in which a condition is read, and noises for each
+STRENGTH, START, END = 3.0, 0.0, 0.5
 BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 0.3, 2
 RELATIVE = True
 
@@ -191,6 +192,20 @@ def empty_latent(model: ModelPatcher, size: tuple[int, int]) -> Tensor:
 
 def encode_text(clip, text: str) -> Conditioning:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def read_condition(
+    model: ModelPatcher, basis: Basis, vae, pictures: Tensor, size: tuple[int, int], positive: Conditioning, method: str = METHOD,
+    count: int = LEVELS, mask: Tensor | None = None,
+) -> Structure:  # fmt: skip
+    """The structure of pictures (B, H, W, 3). By noise they are read in several colourings, whose mean is layout without colour."""
+    colourings = tints.tinted(pictures, TINTS if method == "noise" else 1)
+    read = [
+        read_structure(model, basis, encode_pictures(vae, colouring, size), positive, method, count, mask, DRAWS, seed=seed)
+        for seed, colouring in enumerate(colourings)
+    ]
+    mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
+    return replace(read[0], coordinates=mean)
 
 
 def encode_pictures(vae, image: Tensor, size: tuple[int, int]) -> Tensor:

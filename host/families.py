@@ -84,11 +84,17 @@ FAMILIES = (
     Family("SVD", ("UNetModel",), UNet(), config=_context(1024, video=True)),
     Family("SDXL", ("UNetModel",), UNet(), config=_context(2048)),
     Family("SD 3", ("OpenAISignatureMMDITWrapper",), Transformer("joint_blocks", "x_block.attn", FUSED, _square), "joint"),
-    Family("Flux", ("Flux",), Transformer("double_blocks", "img_attn", FUSED, _square), "joint", in_place=True),
+    Family(
+        "Flux",
+        ("Flux",),
+        Transformer("double_blocks", "img_attn", FUSED, _square, tokens=lambda _: "first"),  # before references
+        "joint",
+        in_place=True,
+    ),
     Family(
         "Qwen-Image",
         ("QwenImageTransformer2DModel",),
-        Transformer("transformer_blocks", "attn", SPLIT, lambda m: (1, *_square(m))),
+        Transformer("transformer_blocks", "attn", SPLIT, lambda m: (1, *_square(m)), tokens=lambda _: "first"),
         "joint",
     ),
     Family(

@@ -95,7 +95,7 @@ class Transformer:
     attention_path: str
     projections: tuple[str, str, str]
     patch: Callable[[Any], Grid]
-    tokens: Callable[[Any], Literal["first", "last"]] = lambda _: "first"
+    tokens: Callable[[Any], Literal["all", "first", "last"]] = lambda _: "all"
     pad_to: Callable[[Any], int] = lambda _: 1
     cross_path: str | None = None
     cross_projections: tuple[str, str, str] = ("", "", "")

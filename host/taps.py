@@ -27,15 +27,15 @@ class Point:
 
     `module` is a path below the diffusion model. `channels` is (start, stop) in a fused projection's output. `patch` is how
     many latent cells a token covers along (h, w) or (t, h, w), or None for text tokens, which have no grid.
-    In a sequence that has more than the image's tokens, these are the "first" or the "last" ones; some models pad the
-    image's part to a multiple of `pad_to` tokens.
+    The image's tokens are "all" of the sequence, or the "first" or the "last" ones where text or reference pictures share
+    it; some models pad the image's part to a multiple of `pad_to` tokens.
     """
 
     name: str
     module: str
     patch: Grid | None
     channels: tuple[int, int] | None = None
-    tokens: Literal["first", "last"] = "first"
+    tokens: Literal["all", "first", "last"] = "all"
     pad_to: int = 1
 
     def grid(self, latent_shape: Sequence[int]) -> Grid | None:
@@ -53,10 +53,10 @@ class Point:
         count = math.prod(grid)
         padded = math.ceil(count / self.pad_to) * self.pad_to
         start = projected.shape[1] - padded if self.tokens == "last" else 0
-        if start < 0 or projected.shape[1] < count:
+        if start < 0 or projected.shape[1] < count or (self.tokens == "all" and projected.shape[1] > count):
             raise TapError(
                 f"Layer {self.name} has {projected.shape[1]} tokens where the latent has {' x '.join(map(str, grid))}. A patch that "
-                "merges or tiles tokens (ToMe, HyperTile) is probably on this model: please take it off."
+                "merges, tiles or shrinks (ToMe, HyperTile, Deep Shrink) is probably on this model: please take it off."
             )
         return projected[:, start : start + count]
 

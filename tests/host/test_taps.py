@@ -211,10 +211,11 @@ def test_a_layer_that_does_not_run_is_an_error_that_names_it():
         pass
 
 
-def test_merged_tokens_are_an_error_that_says_so():
+@pytest.mark.parametrize("tokens", [23, 25])
+def test_tokens_that_are_not_the_grids_are_an_error_that_names_the_likely_patch(tokens):
     point = Point("output.3.attn1", "to_k", (4, 4))
     with pytest.raises(TapError, match="ToMe"):
-        point.image_tokens(torch.zeros(1, 23, 8), point.grid((1, 4, 24, 16)))
+        point.image_tokens(torch.zeros(1, tokens, 8), point.grid((1, 4, 24, 16)))
 
 
 def test_odd_latents_are_padded_up_as_the_models_do():

@@ -65,8 +65,9 @@ def draw(page: Any, server: Server, source: Path) -> None:
     page.wait_for_timeout(1500)
     page.evaluate(LAY_OUT, GAP)
     target.write_text(json.dumps(page.evaluate("app.graph.serialize()"), indent=1) + "\n", encoding="utf-8")
+    page.evaluate(FIT)  # the frontend loads the pictures of nodes that are in view
     page.locator("[data-testid=queue-button]").first.click()
-    page.wait_for_function(LOADED, timeout=600_000)
+    page.wait_for_function(LOADED, timeout=180_000)
     page.wait_for_timeout(1500)
     page.evaluate(FIT)
     page.wait_for_timeout(1500)

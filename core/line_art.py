@@ -31,7 +31,7 @@ def _fill(grey: np.ndarray) -> Tensor | None:
         return None
     gap = max(1, round(GAP * side))
     padded = np.pad(ink, gap)  # or closing would wear strokes away at the rim
-    lines = binary_closing(padded, _disc(gap))
+    lines = binary_closing(padded, np.ones((2 * gap + 1, 2 * gap + 1)))
     body = _worn(_enclosed(lines), max(1, round(STROKE * side / 2)))[gap:-gap, gap:-gap]
     shown = body if body.sum() > ink.sum() else ink
     return (GROUND + (DRAWN - GROUND) * torch.from_numpy(shown).float())[..., None].expand(-1, -1, 3)

@@ -16,7 +16,7 @@ from . import Failure
 ORDER = ("condition", "unsteered", "steered")  # columns of the sheet; whatever else is saved comes after
 SECONDS = 600
 CELL, GAP, HEAD = 256, 12, 48  # pixels
-ROWS = 8
+ROWS = 4  # below each other
 
 
 class Result(NamedTuple):
@@ -97,21 +97,30 @@ async def run(url: str, workflow: dict[str, Any]) -> Result:
 
 
 def contact_sheet(pictures: dict[str, list[Image.Image]]) -> Image.Image:
-    """A labelled column for each name, a row for each picture of its batch; a single picture stands in every row."""
+    """A labelled column for each name, a row for each picture of its batch; more rows go on beside the first ones."""
+    count = max(map(len, pictures.values()))
+    blocks = [block(pictures, range(start, min(start + ROWS, count))) for start in range(0, count, ROWS)]
+    sheet = Image.new("RGB", (sum(part.width + GAP for part in blocks) - GAP, blocks[0].height), "white")
+    for place, part in enumerate(blocks):
+        sheet.paste(part, (place * (part.width + GAP), 0))
+    return sheet
+
+
+def block(pictures: dict[str, list[Image.Image]], rows: range) -> Image.Image:
+    """Some rows of the sheet. A single picture, as of one condition for all, stands in every row."""
     names = sort_columns(list(pictures))
-    rows = min(ROWS, max(len(pictures[name]) for name in names))
-    sheet = Image.new("RGB", (GAP + len(names) * (CELL + GAP), HEAD + rows * (CELL + GAP)), "white")
-    draw = ImageDraw.Draw(sheet)
+    part = Image.new("RGB", (GAP + len(names) * (CELL + GAP), HEAD + len(rows) * (CELL + GAP)), "white")
+    draw = ImageDraw.Draw(part)
     font = ImageFont.load_default(22)
     for column, name in enumerate(names):
         left = GAP + column * (CELL + GAP)
         draw.text((left + CELL / 2, HEAD / 2), name.replace("_", " "), "black", font, anchor="mm")
-        for row in range(rows):
+        for place, row in enumerate(rows):
             batch = pictures[name]
             if row < len(batch) or len(batch) == 1:
                 cell = fit(batch[row % len(batch)])
-                sheet.paste(cell, (left + (CELL - cell.width) // 2, HEAD + row * (CELL + GAP) + (CELL - cell.height) // 2))
-    return sheet
+                part.paste(cell, (left + (CELL - cell.width) // 2, HEAD + place * (CELL + GAP) + (CELL - cell.height) // 2))
+    return part
 
 
 def fit(picture: Image.Image) -> Image.Image:

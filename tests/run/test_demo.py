@@ -38,6 +38,12 @@ def test_a_single_condition_stands_beside_every_row() -> None:
     assert [cell(sheet, 0, row) for row in range(3)] == [(255, 0, 0)] * 3
 
 
+def test_rows_beyond_the_fourth_go_on_beside_the_first() -> None:
+    sheet = contact_sheet({"steered": [colour("blue")] * 4 + [colour("lime")]})
+    assert sheet.size == (2 * (GAP + CELL + GAP) + GAP, HEAD + 4 * (CELL + GAP))
+    assert tuple(np.asarray(sheet)[HEAD + CELL // 2, GAP + CELL + GAP + GAP + GAP + CELL // 2]) == (0, 255, 0)
+
+
 def test_a_picture_that_is_not_square_keeps_its_shape() -> None:
     pixels = np.asarray(contact_sheet({"steered": [colour("blue", (128, 32))]}))
     blue = (pixels == (0, 0, 255)).all(-1)

@@ -124,7 +124,7 @@ def sd15_parts(side: int) -> tuple[ModelPatcher, Conditioning, Conditioning, Ten
     return model, prompt(768, 77, 1), prompt(768, 77, 2), torch.zeros(1, 4, side, side)
 
 
-def steered(model: ModelPatcher, positive: Conditioning, negative: Conditioning, latent: Tensor, **settings: float) -> ModelPatcher:
+def steered(model: ModelPatcher, positive: Conditioning, negative: Conditioning, latent: Tensor, **settings: Any) -> ModelPatcher:
     """With a small basis and a random picture's structure, and otherwise as the nodes are at first."""
     basis = recipe.build_basis(
         model, [positive], negative, latent[:1], 4, 2, recipe.CFG, recipe.COMPONENTS, "default", recipe.SHARED, seed=0
@@ -164,13 +164,13 @@ def five_row_over_ours(model: ModelPatcher, positive: Conditioning, negative: Co
     steps = 3
     guided = steered(model, positive, negative, latent, appearance=0.0)
     sigmas = recipe.levels(model, steps + 1, recipe.START, recipe.END - 0.1)
-    noise = comfy.sample.prepare_noise(latent, 0)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
     sampler = comfy.samplers.sampler_object("euler")
 
     def ours() -> None:
         comfy.sample.sample_custom(guided, noise, scenes.CFG, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0)
 
-    (guide,) = guided.get_attachment(steering.KEY)
+    guide = next(iter(guided.get_attachment(steering.KEY) or ()))
     energy = guide.start(model, latent).energy
     gradients.rewrap_weights(model.model)
 
@@ -295,6 +295,9 @@ class LiveBytes(TorchDispatchMode):
         return result
 
 
+Inputs = tuple[nn.Module, list[Point], Tensor, Tensor, Tensor | None]
+
+
 def guided_step(diffusion_model: nn.Module, points: Sequence[Point], x: Tensor, words: Tensor, y: Tensor | None, recompute: bool) -> Tensor:
     """As host.steering takes it: the unconditional row, then the conditional one with a graph, and back through that.
 
@@ -323,18 +326,18 @@ def guided_step(diffusion_model: nn.Module, points: Sequence[Point], x: Tensor, 
     return unconditional + conditional - gradient.to(x)
 
 
-def guided_step_bytes(build: Callable[[], tuple[nn.Module, list[Point], Tensor, Tensor, Tensor | None]], recompute: bool = False) -> int:
-    """Peak of a guided step, weights included, of what `build` gives: the first five arguments of `guided_step`. Nothing is computed."""
+def guided_step_bytes(build: Callable[[], Inputs], recompute: bool = False) -> int:
+    """Peak of a guided step, weights included, of what `build` gives. Nothing is computed."""
     with FakeTensorMode(), torch.no_grad():
-        diffusion_model, *inputs = build()
+        diffusion_model, points, x, words, y = build()
         with LiveBytes() as memory:
             for weight in (*diffusion_model.parameters(), *diffusion_model.buffers()):
                 memory.include(weight)
-            guided_step(diffusion_model, *inputs, recompute)
+            guided_step(diffusion_model, points, x, words, y, recompute)
     return memory.peak
 
 
-def sdxl(side: int = 128) -> tuple[nn.Module, list[Point], Tensor, Tensor, Tensor | None]:
+def sdxl(side: int = 128) -> Inputs:
     """SDXL in fp16 and the input of one row, for pictures of 8 * `side` pixels."""
     half = torch.float16
     unet = UNetModel(**SDXL, dtype=half, device=torch.device("cpu"), operations=comfy.ops.disable_weight_init)

@@ -76,7 +76,7 @@ class Run:
 def attach(model: ModelPatcher, guide: Guide) -> ModelPatcher:
     """A clone of `model` with one more guide."""
     m = readable(gradients.prepare(model))
-    m.set_attachments(KEY, (*m.get_attachment(KEY), guide))
+    m.set_attachments(KEY, (*(m.get_attachment(KEY) or ()), guide))
     return m
 
 

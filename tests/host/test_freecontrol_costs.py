@@ -1,4 +1,6 @@
 """What the benchmark of costs counts is what torch allocates; and what makes bases cheap keeps them exact."""
+from typing import Any
+
 import comfy.ops
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 UNET = {**costs.SD15, "model_channels": 32, "num_heads": 4, "num_head_channels": -1, "context_dim": 64}
 
 
-def small():
+def small() -> costs.Inputs:
     """A U-Net and the input of one row."""
     unet = UNetModel(**UNET, dtype=torch.float32, device=torch.device("cpu"), operations=comfy.ops.disable_weight_init)
     unet.requires_grad_(False).eval()
@@ -22,13 +24,13 @@ def small():
 
 def allocated(recompute: bool) -> int:
     """Peak bytes of weights and of what torch's allocator gave out during a guided step."""
-    unet, *inputs = small()
+    unet, points, x, words, y = small()
     weights = sum(weight.numel() * weight.element_size() for weight in unet.parameters())
-    costs.guided_step(unet, *inputs, recompute)  # lazily made caches are not the step's
+    costs.guided_step(unet, points, x, words, y, recompute)  # lazily made caches are not the step's
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded, torch.no_grad():
-        costs.guided_step(unet, *inputs, recompute)
+        costs.guided_step(unet, points, x, words, y, recompute)
     assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events: list[Any] = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     assert events
     live = torch.tensor([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).cumsum(0)
     return weights + int(live.max())

@@ -1,6 +1,7 @@
 """Guides steer every family with every sampler, leave alone what is not theirs, and leave nothing behind."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import comfy.controlnet
 import comfy.model_management
@@ -104,7 +105,7 @@ def test_a_small_step_lowers_the_energy_by_the_share_that_was_asked_for(family, 
     monkeypatch.setattr(steering, "bounded_step", lambda gradient, energy, *_: bounded_step(gradient, energy, share, 1e9))
 
     class OneStep(comfy.samplers.Sampler):
-        def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        def sample(self, model_wrap: Any, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
             run = extra_args["model_options"]["transformer_options"][steering.KEY]
             x = model_wrap.inner_model.model_sampling.noise_scaling(sigmas[0], noise, latent_image, False)
             sigma = sigmas[:1].expand(len(x))
@@ -118,7 +119,7 @@ def test_a_small_step_lowers_the_energy_by_the_share_that_was_asked_for(family, 
     asking = guide(model)
     with torch.inference_mode():
         latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
-        middle = float(model.model.get_model_object("model_sampling").percent_to_sigma(0.5))
+        middle = SigmaRange(0.5).resolve(model.model.get_model_object("model_sampling")).high
         noise, sigmas = comfy.sample.prepare_noise(latent, 1), torch.tensor([middle, 0.0])
         comfy.sample.sample_custom(
             steering.attach(model.model, asking), noise, 4.0, OneStep(), sigmas, model.positive, model.negative, latent, disable_pbar=True

@@ -26,8 +26,7 @@ class Memo:
         for entry in self._entries:
             refs, known, result = entry
             if known == key and len(refs) == len(owners) and all(ref() is owner for ref, owner in zip(refs, owners, strict=True)):
-                self._entries.remove(entry)
-                self._entries.append(entry)
+                self._entries = [*(other for other in self._entries if other is not entry), entry]  # the latest last
                 return result
         result = make()
         self._entries = [*self._entries, ([weakref.ref(owner) for owner in owners], key, result)][-self.size :]

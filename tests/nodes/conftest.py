@@ -90,7 +90,8 @@ def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> World:
     built = tiny.build("FreeSteer playground", inference=True)
     clip, vae = build_clip(), build_vae()
     latent = {"samples": torch.zeros(1, 4, 24, 16)}
-    image = torch.rand(1, 96, 64, 3, generator=torch.Generator().manual_seed(0))
+    spots = torch.rand(1, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    image = torch.nn.functional.interpolate(spots, (96, 64), mode="bilinear").movedim(1, -1).contiguous()
     basis, _ = run(
         "FreeSteerExtractBasis", model=built.model, clip=clip, latent=latent, prompts="a star\na ball",
         seed_images=3, steps=3, components=8,

@@ -225,7 +225,7 @@ def tensors_of(made: bases_file.ModelBasis, path: Path) -> tuple[dict[str, torch
         return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
-def changed_tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path, bases_file.ModelBasis], None]:
+def changed_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path, bases_file.ModelBasis], None]:
     def write(path: Path, made: bases_file.ModelBasis) -> None:
         tensors, about = tensors_of(made, path)
         change(tensors)
@@ -242,8 +242,8 @@ def changed_metadata(**changes: str | None) -> Callable[[Path, bases_file.ModelB
     return write
 
 
-def raw(content: bytes) -> Callable[[Path, bases_file.ModelBasis], None]:
-    return lambda path, made: path.write_bytes(content) and None
+def raw(content: bytes) -> Callable[[Path, bases_file.ModelBasis], object]:
+    return lambda path, made: path.write_bytes(content)
 
 
 def cut(share: float) -> Callable[[Path, bases_file.ModelBasis], None]:
@@ -304,7 +304,7 @@ FILES = {
     "with a negative size": (changed_metadata(size="[-1, 8]"), "does not say"),
     "with a size of text": (changed_metadata(size='"8x8"'), "does not say"),
     "with another number of layers": (changed_metadata(layers=json.dumps(["output.9"])), "lacks 'output.9"),
-    "without noise levels": (changed_tensors(lambda t: t.pop("sigmas") and None), "lacks 'sigmas'"),
+    "without noise levels": (changed_tensors(lambda t: t.pop("sigmas") is None), "lacks 'sigmas'"),
     "without a mean": (changed_tensors(lambda t: t.pop(first("mean", t)) is None), "lacks"),
     "with a tensor too many": (changed_tensors(lambda t: t.update(more=torch.ones(2))), "holds 'more'"),
     "in half precision": (put("mean", torch.Tensor.half), "F16, not in F32"),

@@ -226,7 +226,7 @@ def test_every_kind_of_structure_steers(world: World, method: str, levels: int, 
 def test_dark_lines_are_read_as_their_negative(world: World) -> None:
     given = {"model": world.model, "basis": world.basis, "vae": world.vae, "positive": world.positive}
     (dark,) = run("FreeSteerStructure", image=1 - world.image, lines="dark on light", **given)
-    (light,) = run("FreeSteerStructure", image=world.image, **given)
+    (light,) = run("FreeSteerStructure", image=world.image, lines="as they are", **given)
     for layer, values in light.structure.coordinates.items():
         torch.testing.assert_close(dark.structure.coordinates[layer], values, rtol=1e-3, atol=1e-3)
 

@@ -14,7 +14,7 @@ from .test_freecontrol import with_lora
 
 @pytest.fixture(autouse=True)
 def small_and_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SEED_IMAGES", 2), ("STEPS", 2), ("COMPONENTS", 4), ("LEVELS", 2)):
+    for name, value in (("SEED_IMAGES", 2), ("STEPS", 2), ("COMPONENTS", 4), ("LEVELS", 2), ("TINTS", 1)):
         monkeypatch.setattr(recipe, name, value)
     monkeypatch.setattr(freecontrol_from_image, "bases", Memo())
     monkeypatch.setattr(freecontrol_from_image, "structures", Memo())

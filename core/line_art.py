@@ -3,6 +3,8 @@
 A model that has seen few line drawings takes a thin outline for texture, not for the edge of a thing. Filling what the lines
 enclose gives it a silhouette, which it understands; strokes that enclose nothing stay as they are.
 """
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.ndimage import binary_closing, binary_dilation, binary_opening, label
@@ -39,7 +41,7 @@ def _fill(grey: np.ndarray) -> Tensor | None:
 
 def _enclosed(lines: np.ndarray) -> np.ndarray:
     """What lines enclose, and the lines: what is enclosed twice is a hole again, as in a ring."""
-    regions, _ = label(~lines)
+    regions = _parts(~lines)
     inside, outside = np.zeros_like(lines), regions == regions[0, 0]
     level, seen = 0, outside
     while True:
@@ -53,16 +55,22 @@ def _enclosed(lines: np.ndarray) -> np.ndarray:
         seen = seen | fresh
 
 
+def _parts(mask: np.ndarray, neighbours: np.ndarray | None = None) -> np.ndarray:
+    """Connected parts, numbered from 1."""
+    labelled: Any = label(mask, neighbours)
+    return labelled[0]
+
+
 def _across(seen: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Seen regions and the strokes that touch them."""
-    strokes, _ = label(lines, np.ones((3, 3)))
+    strokes = _parts(lines, np.ones((3, 3)))
     touching = np.unique(strokes[binary_dilation(seen) & lines])
     return seen | np.isin(strokes, touching[touching > 0])
 
 
 def _only_around(lines: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Strokes that border on nothing that is inside."""
-    strokes, _ = label(lines, np.ones((3, 3)))
+    strokes = _parts(lines, np.ones((3, 3)))
     bordering = np.unique(strokes[binary_dilation(inside) & lines])
     return lines & ~np.isin(strokes, bordering)
 

@@ -34,14 +34,12 @@ class Family:
 
     classes: names of the diffusion model's class in the host; config: what else must hold of the model's configuration.
     text: whether text has its own cross-attention or sits in the same sequence as the image.
-    in_place: the host changes hidden states in place, so a gradient must save copies.
     """
 
     name: str
     classes: tuple[str, ...]
     layout: UNet | Transformer
     text: Literal["cross", "joint"] = "cross"
-    in_place: bool = False
     config: Callable[[Config], bool] = lambda _: True
     default: Choice = "coarse"
 
@@ -89,7 +87,6 @@ FAMILIES = (
         ("Flux",),
         Transformer("double_blocks", "img_attn", FUSED, _square, tokens=lambda _: "first"),  # before references
         "joint",
-        in_place=True,
     ),
     Family(
         "Qwen-Image",
@@ -108,7 +105,6 @@ FAMILIES = (
         ("HunyuanVideo",),
         Transformer("double_blocks", "img_attn", FUSED, lambda m: tuple(m.patch_size), tokens=lambda _: "last"),  # after a reference
         "joint",
-        in_place=True,
     ),
     Family(
         "Wan",
@@ -129,13 +125,12 @@ FAMILIES = (
         Transformer(
             "transformer_blocks", "attn1", SPLIT, lambda _: (1, 1, 1), cross_path="attn2", cross_projections=("q_norm", "k_norm", "to_v")
         ),
-        in_place=True,
     ),
 )
 
 
 def of_diffusion_model(diffusion_model: nn.Module) -> Family:
-    """A row with this class. Rows that share a class differ only in `config` and `default`."""
+    """A row with this class. Rows that share a class have the same layout."""
     for family in FAMILIES:
         if type(diffusion_model).__name__ in family.classes:
             return family

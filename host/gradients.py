@@ -10,7 +10,7 @@ things make a gradient possible, and this file does each of them in one place:
    gradient back through it.
 """
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -20,7 +20,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
-from . import families
 from .taps import Taps
 
 KEY = "freesteer_gradients"
@@ -122,14 +121,15 @@ def normal(tree: Any) -> Any:
 def differentiable(diffusion_model: nn.Module) -> Iterator[None]:
     """Holds around a forward pass and its backward pass.
 
+    What the host changes in place is copied first if backward needs it: the hidden states of Flux, Hunyuan Video and LTX
+    Video, the skip connections of a U-Net with a ControlNet.
+
     The host then uses formulas that have a derivative instead of its fast kernels: for rotary embeddings, and for scaled
     fp8 weights, which it multiplies in full precision. The output may differ from the plain one by rounding.
     """
-    in_place = families.of_diffusion_model(diffusion_model).in_place
-    mutation = torch.autograd.graph.allow_mutation_on_saved_tensors() if in_place else nullcontext()
     before = comfy.model_management.in_training
     fast: list[Any] = [module for module in diffusion_model.modules() if getattr(module, "_full_precision_mm", True) is False]
-    with torch.inference_mode(False), torch.enable_grad(), mutation:
+    with torch.inference_mode(False), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
         try:
             comfy.model_management.in_training = True  # of the whole process: never to be left on
             for module in fast:

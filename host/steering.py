@@ -41,9 +41,12 @@ class Session(Protocol):
 class Guide(Protocol):
     """strength: the most that the predicted clean latent is moved, RMS, in units of the noise's share of the latent."""
 
-    points: Sequence[Point]
-    range: SigmaRange
-    strength: float
+    @property
+    def points(self) -> Sequence[Point]: ...
+    @property
+    def range(self) -> SigmaRange: ...
+    @property
+    def strength(self) -> float: ...
 
     def start(self, model: ModelPatcher, latent: Tensor) -> Session: ...
 

@@ -3,6 +3,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import comfy.model_management
 import comfy.sample
@@ -38,7 +39,7 @@ RELATIVE = True
 
 def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
     """`count` falling sigmas, evenly spaced in percent of the model's schedule."""
-    sampling = model.get_model_object("model_sampling")
+    sampling: Any = model.get_model_object("model_sampling")
     percents = torch.linspace(first, last, count).tolist()
     highest = float(sampling.sigma_max)
     return torch.tensor([min(float(sampling.percent_to_sigma(p)), highest) for p in percents])
@@ -75,7 +76,7 @@ def build_basis(
         while share > 0:
             size = min(batch, share)
             empty = latent[:1].expand(size, *latent.shape[1:]).contiguous()
-            noise = comfy.sample.prepare_noise(empty, seed + done)
+            noise: Any = comfy.sample.prepare_noise(empty, seed + done)
             probe.generate(model, points, positive, negative, cfg, noise, empty, sigmas, visit)
             done, share = done + size, share - size
     return semantic_basis.build(sigmas[:-1], statistics, components, shared)

@@ -1,6 +1,6 @@
 """The playground as the host's own MODEL, CLIP and VAE objects."""
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -79,6 +79,6 @@ def build_vae(weights: dict[str, Tensor]) -> comfy.sd.VAE:
 
 def load(path: Path = WEIGHTS / "playground.safetensors") -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """MODEL, CLIP and VAE from one file, in which each network has its own prefix."""
-    weights = comfy.utils.load_torch_file(str(path), safe_load=True)
+    weights: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
     unet, words, vae = ({k[len(p) :]: w.float() for k, w in weights.items() if k.startswith(p)} for p in ("unet.", "words.", "vae."))
     return build_model(unet), build_clip(words), build_vae(vae)

@@ -4,6 +4,7 @@ Trained on renders only (`train_referee`), never on generated pictures, and neve
 """
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ def _look(network: Segmenter, images: Tensor) -> list[Picture]:
 
 def _objects(solid: np.ndarray, hue: np.ndarray, odds: np.ndarray) -> list[Seen]:
     """Connected regions, parted where they are of two colours; each votes for its shape."""
-    regions, count = label(solid)
+    labelled: Any = label(solid)
+    regions, count = labelled
     found = []
     for region in range(1, count + 1):
         whole = regions == region

@@ -2,6 +2,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import comfy.sample
 import torch
@@ -27,7 +28,8 @@ CURVES = {"vae": "psnr", "diffusion": "noise", "referee": "loss"}
 def samples() -> Tensor:
     """(B, 3, 128, 128): one picture for each of PROMPTS, by the stock KSampler's default way."""
     model, clip, vae = models.load()
-    positive = [[torch.cat([clip.encode_from_tokens(clip.tokenize(p)) for p in PROMPTS]), {}]]
+    encoded: Any = [clip.encode_from_tokens(clip.tokenize(p)) for p in PROMPTS]
+    positive = [[torch.cat(encoded), {}]]
     negative = [[clip.encode_from_tokens(clip.tokenize("")), {}]]
     latent = torch.zeros(len(PROMPTS), 4, 16, 16)
     noise = comfy.sample.prepare_noise(latent, 0)

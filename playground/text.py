@@ -1,5 +1,6 @@
 """The playground's text encoder behind the host's CLIP socket: whole words, two causal layers of width 128."""
 import re
+from typing import Any
 
 import comfy.sd1_clip
 import torch
@@ -63,7 +64,7 @@ class _Tokenizer(comfy.sd1_clip.SDTokenizer):
             embedding_directory=embedding_directory,
             embedding_size=WIDTH,
             embedding_key="clip_playground",
-            tokenizer_class=WordTokenizer,
+            tokenizer_class=WordTokenizer,  # pyright: ignore[reportArgumentType]
             tokenizer_data=tokenizer_data or {},
         )
 
@@ -82,9 +83,12 @@ class _Clip(comfy.sd1_clip.SDClipModel):
         )
 
 
+_CLIP: Any = _Clip  # the host names its own class where it takes any such class
+
+
 class PlaygroundClip(comfy.sd1_clip.SD1ClipModel):
     def __init__(self, device="cpu", dtype=None, model_options: dict | None = None) -> None:
-        super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_name="playground", clip_model=_Clip)
+        super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_name="playground", clip_model=_CLIP)
 
 
 def pad(ids: list[int]) -> torch.Tensor:

@@ -8,6 +8,7 @@ import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.ops
 import torch
@@ -45,7 +46,7 @@ def encode(vae: models.comfy.sd.VAE, count: int, seed: int, cache: Path) -> Late
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
         return Latents(stored["latent"], stored["masks"], scenes)
-    stage = vae.first_stage_model
+    stage: Any = vae.first_stage_model
     latents, masks = [], []
     for start in range(0, count, 32):
         image, mask = world.render(scenes[start : start + 32])
@@ -110,7 +111,7 @@ def train(vae: models.comfy.sd.VAE, folder: Path, steps: int, scenes: int = 24_0
     nn.init.normal_(network.words.text_model.embeddings.token_embedding.weight, std=0.5)
     nn.init.normal_(network.words.text_model.embeddings.position_embedding.weight, std=0.1)
     run = Run(network, folder, steps, learning_rate=1.5e-3)
-    sigmas = ModelSamplingDiscrete().sigmas
+    sigmas: Any = ModelSamplingDiscrete().sigmas
     ids = {word: i for i, word in enumerate(text.WORDS)}
     empty, nothing = text.pad([]), torch.full((text.MAX_TOKENS,), -1)
     for step in run.remaining():

@@ -1,6 +1,7 @@
 """Trains the playground's autoencoder on rendered scenes."""
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,8 @@ def train(folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     vae = AutoencoderKL(**autoencoder.CONFIG)
     initialise(vae, zero=("conv2.weight", "proj_out.weight"))
-    nn.init.constant_(vae.quant_conv.bias[autoencoder.CONFIG["embed_dim"] :], -4.0)  # start with little noise on the latent
+    bias: Any = vae.quant_conv.bias
+    nn.init.constant_(bias[autoencoder.CONFIG["embed_dim"] :], -4.0)  # start with little noise on the latent
     run = Run(vae, folder, steps, learning_rate=1e-3, ema=0.995)
     for step in run.remaining():
         image = scenes_of_step(step, step < CROPS * steps, seed)

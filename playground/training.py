@@ -92,7 +92,9 @@ class Run:
         with torch.no_grad():
             live = self.module.state_dict()
             floating = [k for k in live if live[k].is_floating_point()]
-            torch._foreach_lerp_([self.average[k] for k in floating], [live[k].float() for k in floating], 1 - decay)
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                [self.average[k] for k in floating], [live[k].float() for k in floating], 1 - decay
+            )
         for name, value in {"loss": loss, **figures}.items():
             self.recent.setdefault(name, []).append(float(value.detach()))
         if (self.step + 1) % 50 == 0:

@@ -144,7 +144,8 @@ def _atlas(cells: int = 96, fine: int = 576) -> Tensor:
     layers = []
     for shape in SHAPES:
         inside = _inside(shape, x, y)
-        distance = (distance_transform_edt(~inside) - distance_transform_edt(inside)) * unit
+        outer, inner = np.asarray(distance_transform_edt(~inside)), np.asarray(distance_transform_edt(inside))
+        distance = (outer - inner) * unit
         bevel = 0.92 if shape == "ball" else 0.34
         depth = np.clip(-gaussian_filter(distance, 0.045 / unit) / bevel, 0, 1)
         height = bevel * np.sqrt(1 - (1 - depth) ** 2)

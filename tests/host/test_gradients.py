@@ -1,4 +1,6 @@
 """The gradient is right, for every family and every way in which the host holds weights; and nothing is left behind."""
+from dataclasses import replace
+
 import comfy.model_management
 import pytest
 import torch
@@ -44,13 +46,14 @@ def fingerprint(model) -> tuple:
     return hooks, swapped, weights, repr(model.model_options), comfy.model_management.in_training
 
 
-def assert_gradient_is_right(model: tiny.Tiny, patcher=None, tolerance: float = 0.02, around=None) -> None:
+def assert_gradient_is_right(model: tiny.Tiny, patcher=None, tolerance: float = 0.02, change=lambda call: call) -> None:
     """Against central differences of the energy along a random direction."""
     checked: list[tuple[float, float, float, float, float]] = []
 
     def check(call: tiny.Call) -> Tensor:
+        call = change(call)
         diffusion_model = call.model.diffusion_model
-        output, gradient, energies = with_gradient(call) if around is None else around(call)
+        output, gradient, energies = with_gradient(call)
         along = torch.randn(call.x.shape, generator=torch.Generator().manual_seed(5))
         points = families.structure_points(model.model)
 
@@ -153,6 +156,30 @@ def test_a_patch_finds_itself_in_the_same_block_when_it_is_recomputed():
     patched = model.model.clone()
     patched.set_model_attn1_patch(lambda q, k, v, extra: (q, k, v * (3 if extra["block"] == ("input", 4) else 1)))
     model.sample(guided(patched, same_gradient_when_recomputed), steps=1)
+
+
+def control(family: str) -> dict[str, list[Tensor | None]]:
+    """What a ControlNet gives: the host takes a U-Net's from the end and adds it to a skip connection, in place."""
+    generator = torch.Generator().manual_seed(7)
+    if family == "SD 1.5":
+        return {"output": [*[None] * 8, torch.randn(1, 128, 6, 4, generator=generator), *[None] * 3]}
+    width = 256 if family == "SD 3" else 64
+    return {"input": [torch.randn(1, 24, width, generator=generator)] * 2, "output": [torch.randn(1, 24, width, generator=generator)] * 2}
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "SD 3", "Flux", "Qwen-Image"])
+def test_a_controlnet_is_differentiated_as_well_and_when_recomputed(family):
+    model = tiny.build(family, True)
+    changes: list[float] = []
+
+    def check(call: tiny.Call) -> Tensor:
+        controlled = replace(call, run=lambda x: call.run(x, control(family)))
+        changes.append((controlled.run(call.x) - call.run(call.x)).abs().max().item())
+        return same_gradient_when_recomputed(controlled)
+
+    model.sample(guided(model.model, check), steps=1)
+    assert min(changes) > 0
+    assert_gradient_is_right(model, change=lambda call: replace(call, run=lambda x: call.run(x, control(family))))
 
 
 def same_gradient_when_recomputed(call: tiny.Call) -> Tensor:

@@ -215,13 +215,13 @@ def quantised(family: str, form: str) -> Tiny:
 
 @dataclass(frozen=True)
 class Call:
-    """One evaluation of a model while it samples. rows: those of the conditional branch."""
+    """One evaluation of a model while it samples. rows: those of the conditional branch. run: of x, and a ControlNet's output."""
 
     model: Any
     x: Tensor
     sigma: Tensor
     rows: list[int]
-    run: Callable[[Tensor], Tensor]
+    run: Callable[..., Tensor]
 
 
 def on_each_call(model: ModelPatcher, body: Callable[[Call], Tensor]) -> ModelPatcher:
@@ -229,9 +229,13 @@ def on_each_call(model: ModelPatcher, body: Callable[[Call], Tensor]) -> ModelPa
     model = model.clone()
 
     def wrapper(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-        t, conditions, kwargs = gradients.normal((t, (c_concat, c_crossattn, control), kwargs))
+        t, concat, text, kwargs = gradients.normal((t, c_concat, c_crossattn, kwargs))
         rows = taps.branch_rows(transformer_options, len(x), taps.CONDITIONAL)
-        return body(Call(executor.class_obj, x, t, rows, lambda x: executor(x, t, *conditions, transformer_options, **kwargs)))
+
+        def run(x: Tensor, control: Any = control) -> Tensor:
+            return executor(x, t, concat, text, gradients.normal(control), transformer_options, **kwargs)
+
+        return body(Call(executor.class_obj, x, t, rows, run))
 
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", wrapper)
     return model

@@ -1,3 +1,6 @@
+# pyright: reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+# The host leaves the types of inputs and outputs open.
+# pyright: reportArgumentType=false, reportAssignmentType=false
 """Bases on disk: the same bits come back, nothing is overwritten, and the user's own folders count."""
 import os
 from pathlib import Path

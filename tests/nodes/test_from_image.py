@@ -1,3 +1,6 @@
+# pyright: reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+# The host leaves the types of inputs and outputs open.
+# pyright: reportArgumentType=false, reportAssignmentType=false
 """FreeControl From Image: what the three nodes do, and only once."""
 import gc
 

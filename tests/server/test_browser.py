@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from freesteer.tools.draw_workflows import FIT
 from freesteer.tools.load_pack import ROOT
 from freesteer.tools.server import Server
 from freesteer.tools.workplace import CHROMIUM_FLAGS, find_chromium
@@ -99,6 +100,7 @@ def test_the_workflow_runs_in_the_browser_and_shows_its_pictures(server: Server,
     shows = [node["id"] for node in load(ROOT / "workflows" / "freecontrol.json")["nodes"] if node["type"] in ("SaveImage", "PreviewImage")]
     assert shows
     before = {node: photograph(page, node) for node in shows}
+    page.evaluate(FIT)  # the frontend loads the pictures of nodes that are in view
     page.locator("[data-testid=queue-button]").first.click()
     loaded = "ids => ids.map(id => app.graph.getNodeById(id).imgs).every(imgs => imgs?.length && imgs.every(img => img.naturalWidth > 0))"
     page.wait_for_function(loaded, arg=shows, timeout=SECONDS * 1000)

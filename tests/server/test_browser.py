@@ -20,7 +20,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="browser tests ne
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = "app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types)).map(node => node.type)"
-SECONDS = 300
+SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
 

@@ -31,7 +31,7 @@ def test_every_node_and_input_exists(api_workflow: Path, object_info: dict[str, 
 
 def test_every_node_type_of_the_picture_exists(ui_workflow: Path, object_info: dict[str, Any]) -> None:
     workflow = load(ui_workflow)
-    subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
+    subgraphs = (workflow.get("definitions") or {}).get("subgraphs", [])
     known = {*object_info, *FRONTEND_ONLY, *(graph["id"] for graph in subgraphs)}
     for graph in (workflow, *subgraphs):
         assert {node["type"] for node in graph["nodes"]} <= known

@@ -13,6 +13,8 @@ from torch import Tensor
 INK = 0.35  # of the strongest contrast to the ground: what counts as drawn
 THIN = 0.45  # of what is drawn; less than this remains of a line drawing when strokes are worn away
 GROUND, DRAWN = 0.15, 0.9  # grey of what is left and of what is filled
+CONTRAST = 0.3  # of lines to their ground, at least
+FLAT, GROUND_SHARE = 0.2, 0.8  # of a line drawing at least this share differs from its ground by less than FLAT of the contrast
 STROKE, GAP = 0.035, 0.016  # of the picture's shorter side: the widest stroke, and the widest gap that is closed
 
 
@@ -25,7 +27,7 @@ def fill(pictures: Tensor) -> Tensor:
 def _fill(grey: np.ndarray) -> Tensor | None:
     """(H, W, 3), or None if this is no line drawing."""
     contrast = abs(grey - np.median(grey))
-    if contrast.max() < 0.1:
+    if contrast.max() < CONTRAST or (contrast < FLAT * contrast.max()).mean() < GROUND_SHARE:
         return None
     ink = contrast > INK * contrast.max()
     side = min(grey.shape)

@@ -34,6 +34,7 @@ class Family:
 
     classes: names of the diffusion model's class in the host; config: what else must hold of the model's configuration.
     text: whether text has its own cross-attention or sits in the same sequence as the image.
+    side: of the square pictures, in pixels, that it usually draws.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family:
     text: Literal["cross", "joint"] = "cross"
     config: Callable[[Config], bool] = lambda _: True
     default: Choice = "coarse"
+    side: int = 1024
 
     def layers(self, diffusion_model: nn.Module, choice: Choice = "default") -> list[Layer]:
         """Self-attention layers over image tokens, in the order they run.
@@ -76,10 +78,10 @@ def _square(model: Any) -> Grid:
 
 
 FAMILIES = (
-    Family("FreeSteer playground", ("UNetModel",), UNet(), config=lambda c: bool(c.get("freesteer_playground")), default="all decoder"),
-    Family("SD 1.5", ("UNetModel",), UNet(), config=_context(768)),
-    Family("SD 2", ("UNetModel",), UNet(), config=_context(1024)),
-    Family("SVD", ("UNetModel",), UNet(), config=_context(1024, video=True)),
+    Family("FreeSteer playground", ("UNetModel",), UNet(), config=lambda c: bool(c.get("freesteer_playground")), default="all decoder", side=128),
+    Family("SD 1.5", ("UNetModel",), UNet(), config=_context(768), side=512),
+    Family("SD 2", ("UNetModel",), UNet(), config=_context(1024), side=768),
+    Family("SVD", ("UNetModel",), UNet(), config=_context(1024, video=True), side=768),
     Family("SDXL", ("UNetModel",), UNet(), config=_context(2048)),
     Family("SD 3", ("OpenAISignatureMMDITWrapper",), Transformer("joint_blocks", "x_block.attn", FUSED, _square), "joint"),
     Family(
@@ -105,6 +107,7 @@ FAMILIES = (
         ("HunyuanVideo",),
         Transformer("double_blocks", "img_attn", FUSED, lambda m: tuple(m.patch_size), tokens=lambda _: "last"),  # after a reference
         "joint",
+        side=720,
     ),
     Family(
         "Wan",
@@ -118,6 +121,7 @@ FAMILIES = (
             cross_path="cross_attn",
             cross_projections=("norm_q", "norm_k", "v"),
         ),
+        side=640,
     ),
     Family(
         "LTX Video",
@@ -125,6 +129,7 @@ FAMILIES = (
         Transformer(
             "transformer_blocks", "attn1", SPLIT, lambda _: (1, 1, 1), cross_path="attn2", cross_projections=("q_norm", "k_norm", "to_v")
         ),
+        side=640,
     ),
 )
 

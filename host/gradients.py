@@ -24,7 +24,7 @@ from .taps import Taps
 
 KEY = "freesteer_gradients"
 FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
-ROOM = 4  # a pass with a graph is budgeted like this many passes without one
+ROOM = 16  # a pass with a graph is budgeted like this many rows without one: SDXL at 1024 then has its 4.5 GB
 Energy = Callable[[dict[str, Tensor]], Tensor]
 
 

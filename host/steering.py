@@ -140,7 +140,7 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
     if not reading.energies:
         raise gradients.NoGradientError(
             "Steering found no prompt that covers the whole picture. Regional prompts work with masks (Conditioning Set Mask), "
-            "not with areas (Conditioning Set Area)."
+            "not with areas (Conditioning Set Area) and not with context windows."
         )
     energy = torch.stack(reading.energies).mean(0)
     gradient = torch.stack(reading.gradients).mean(0)

@@ -8,18 +8,19 @@ from .freecontrol_types import BASIS, CATEGORY, STRUCTURE, ModelBasis, ModelStru
 
 CONDITION_OF = {"fill outlines": line_art.fill, "as they are": lambda image: image, "dark on light": lambda image: 1 - image}
 LINES = tuple(CONDITION_OF)
-MOST_LEVELS = 50
+MOST_LEVELS, MOST_COLOURINGS = 50, 32
+COORDINATES = ("relative", "absolute")
 ALIASES = [
     "freecontrol", "controlnet", "control net", "canny", "depth", "scribble", "sketch", "pose", "openpose", "lineart", "line art",
     "silhouette", "segmentation", "edge", "hed", "structure", "layout", "t2i adapter", "training free",
 ]  # fmt: skip
 
 
-def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str) -> ModelStructure:
+def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str, colourings: int) -> ModelStructure:
     """The recipe of Structure From Image, with inputs that have been checked."""
     condition = CONDITION_OF[lines](image)
     basis = recipe.basis_on(made.basis, model.load_device)
-    structure = recipe.read_condition(model, basis, vae, condition, made.size, positive, method, levels, mask)
+    structure = recipe.read_condition(model, basis, vae, condition, made.size, positive, method, levels, mask, colourings)
     return ModelStructure(recipe.structure_on(structure, "cpu"), made.family, made.prompts)
 
 
@@ -100,16 +101,21 @@ class StructureFromImage(io.ComfyNode):
                     "once, for all of sampling. More: coarse shapes steer the early steps and fine ones the later.",
                 ),
                 lines_input(),
+                io.Int.Input(
+                    "colourings", default=recipe.TINTS, min=1, max=MOST_COLOURINGS, advanced=True, tooltip="In how many random pairs of "
+                    "colours the picture is read by noise. More: less of its own colours come into the result. 1: as it is.",
+                ),
             ],
             outputs=[STRUCTURE.Output(display_name="structure", tooltip="The layout, for FreeControl; Preview Structure shows it.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, basis: ModelBasis, vae, image, positive, method, levels, lines, mask=None) -> io.NodeOutput:
+    def execute(cls, model, basis: ModelBasis, vae, image, positive, method, levels, lines, colourings, mask=None) -> io.NodeOutput:
         checks.basis_of(model, basis)
         checks.conditioning("positive", positive)
+        checks.number("colourings", colourings, 1, MOST_COLOURINGS)
         image, mask = check_condition(model, vae, image, mask, method, levels, lines)
-        return io.NodeOutput(read(model, basis, vae, image, positive, mask, method, levels, lines))
+        return io.NodeOutput(read(model, basis, vae, image, positive, mask, method, levels, lines, colourings))
 
 
 class FreeControl(io.ComfyNode):
@@ -142,25 +148,32 @@ class FreeControl(io.ComfyNode):
                     "appearance_components", default=recipe.APPEARANCE_COMPONENTS, min=1, max=64, tooltip="How many parts of the picture "
                     "keep their own colours. More: closer to the unsteered picture, and slightly slower.",
                 ),
+                io.Combo.Input(
+                    "coordinates", options=list(COORDINATES), default=COORDINATES[0], advanced=True, tooltip="Relative: light and "
+                    "colour as a whole are left to the prompt. Absolute: the paper's own; the darkness of the condition comes along.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="Draws in the given layout, with any sampler, scheduler and number of steps.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model, structure: ModelStructure, strength, start_percent, end_percent, background, appearance, appearance_components
-    ) -> io.NodeOutput:
+        cls, model, structure: ModelStructure, strength, start_percent, end_percent, background, appearance, appearance_components,
+        coordinates,
+    ) -> io.NodeOutput:  # fmt: skip
         points = checks.structure_of(model, structure)
         checks.number("strength", strength, 0, 1000)
         checks.percents(start_percent, end_percent)
         checks.number("background", background, 0, 1000)
         checks.number("appearance", appearance, 0, 1000)
         checks.number("appearance_components", appearance_components, 1, structure.structure.basis.components)
+        checks.choice("coordinates", coordinates, COORDINATES)
         return io.NodeOutput(
             recipe.guide(
-                model, structure.structure, points, strength, start_percent, end_percent, background, appearance, appearance_components
+                model, structure.structure, points, strength, start_percent, end_percent, background, appearance, appearance_components,
+                relative=coordinates == "relative",
             )
-        )
+        )  # fmt: skip
 
 
 NODES = [StructureFromImage, FreeControl]

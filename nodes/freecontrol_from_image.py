@@ -4,6 +4,7 @@ import hashlib
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host import families
 from ..host.memo import Memo, identity
 from . import checks
 from . import freecontrol_steps as recipe
@@ -12,7 +13,6 @@ from .freecontrol_basis import make_basis
 from .freecontrol_previews import coordinate_sheets
 from .freecontrol_types import CATEGORY, ModelBasis, ModelStructure
 
-LONGEST = 1024  # pixels; a larger condition is read smaller, when no latent says how large the picture will be
 bases, structures = Memo(), Memo()  # or every change of strength would make them again
 
 
@@ -46,8 +46,8 @@ class FreeControlFromImage(io.ComfyNode):
                     "one: everywhere.",
                 ),
                 io.Latent.Input(
-                    "latent", optional=True, tooltip=f"Connect the empty latent of the sampler: layout is then learnt at that size. "
-                    f"Without it: at the size of the condition, {LONGEST} pixels at most.",
+                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size. "
+                    "Without it: at the size that the model usually draws, in the proportions of the condition.",
                 ),
                 end_input(advanced=True),
                 appearance_input(advanced=True),
@@ -73,7 +73,7 @@ class FreeControlFromImage(io.ComfyNode):
         checks.percents(recipe.START, end_percent)
         checks.number("appearance", appearance, 0, 1000)
         image, mask = check_condition(model, vae, image, mask, method, recipe.LEVELS, lines)
-        samples = recipe.empty_latent(model, own_size(vae, image)) if latent is None else checks.latent(model, latent)
+        samples = recipe.empty_latent(model, usual_size(model, vae, image)) if latent is None else checks.latent(model, latent)
         made = remembered_basis(model, clip, samples, subjects)
         structure = remembered_structure(model, clip, made, vae, image, mask, method, lines)
         points = checks.structure_of(model, structure)
@@ -81,11 +81,12 @@ class FreeControlFromImage(io.ComfyNode):
         return io.NodeOutput(m, coordinate_sheets(structure.structure))
 
 
-def own_size(vae, image) -> tuple[int, int]:
+def usual_size(model, vae, image) -> tuple[int, int]:
+    """Cells (h, w) of a picture as large as the model usually draws, with the proportions of the condition."""
     cell = vae.spacial_compression_encode()
-    scale = min(1.0, LONGEST / max(image.shape[1:3]))
-    height, width = (max(1, round(side * scale / cell)) for side in image.shape[1:3])
-    return height, width
+    usual = families.family_of(model).side // cell
+    height, width = recipe.picture_size(image.shape[1:3], (usual, usual), cell)
+    return height // cell, width // cell
 
 
 def remembered_basis(model, clip, samples, subjects: list[str]) -> ModelBasis:
@@ -106,7 +107,9 @@ def remembered_structure(model, clip, made: ModelBasis, vae, image, mask, method
     return structures.recall(
         [*owners, made, vae.first_stage_model],
         (key, content, method, lines),
-        lambda: read(model, made, vae, image, recipe.encode_text(clip, made.prompts[0]), mask, method, recipe.LEVELS, lines),
+        lambda: read(
+            model, made, vae, image, recipe.encode_text(clip, made.prompts[0]), mask, method, recipe.LEVELS, lines, recipe.TINTS
+        ),
     )
 
 

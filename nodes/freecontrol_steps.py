@@ -153,14 +153,14 @@ class FreeControlSession:
 
 def guide(
     model: ModelPatcher, structure: Structure, points: list[Point], strength: float = STRENGTH, start: float = START, end: float = END,
-    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS,
+    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS, relative: bool = RELATIVE,
 ) -> ModelPatcher:  # fmt: skip
     """A clone of `model` that follows a structure."""
     if strength == 0:
         return model.clone()
     structure = structure_on(structure, model.load_device)
     range_ = SigmaRange(start, end)
-    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, RELATIVE))
+    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, relative))
 
 
 def basis_on(basis: Basis, device: torch.device | str) -> Basis:
@@ -197,13 +197,13 @@ def encode_text(clip, text: str) -> Conditioning:
 
 def read_condition(
     model: ModelPatcher, basis: Basis, vae, pictures: Tensor, size: tuple[int, int], positive: Conditioning, method: str = METHOD,
-    count: int = LEVELS, mask: Tensor | None = None,
+    count: int = LEVELS, mask: Tensor | None = None, colourings: int = TINTS,
 ) -> Structure:  # fmt: skip
     """The structure of pictures (B, H, W, 3). By noise they are read in several colourings, whose mean is layout without colour."""
-    colourings = tints.tinted(pictures, TINTS if method == "noise" else 1)
+    tinted = tints.tinted(pictures, colourings if method == "noise" else 1)
     read = [
         read_structure(model, basis, encode_pictures(vae, colouring, size), positive, method, count, mask, DRAWS, seed=seed)
-        for seed, colouring in enumerate(colourings)
+        for seed, colouring in enumerate(tinted)
     ]
     mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
     return replace(read[0], coordinates=mean)

@@ -16,6 +16,7 @@ class LoadPlayground(io.ComfyNode):
                 "'a red star on grass'. It runs on any computer in seconds, and every stock node works on it. "
                 "Use it to learn a node before you try it on your own checkpoint."
             ),
+            search_aliases=["freesteer", "test model", "tiny model", "demo model", "toy model", "load checkpoint"],
             inputs=[],
             outputs=[
                 io.Model.Output(tooltip="Draws 128 x 128 pictures best; use an Empty Latent Image of 128 x 128."),

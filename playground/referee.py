@@ -56,15 +56,15 @@ class Segmenter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.GroupNorm(8, 32), nn.SiLU(), _block(32, 32))
-        self.down_quarter = nn.Sequential(_block(32, 64, 2), _block(64, 64))
-        self.down_eighth = nn.Sequential(_block(64, 96, 2), _block(96, 96), _block(96, 96))
-        self.down_sixteenth = nn.Sequential(_block(96, 128, 2), _block(128, 128), _block(128, 128))
-        self.up_eighth = _block(128 + 96, 96)
-        self.up_quarter = _block(96 + 64, 64)
-        self.up_half = _block(64 + 32, 48)
-        self.maps = nn.Conv2d(48, 2 * (1 + len(SHAPES)), 1)
-        self.ground = nn.Linear(128, len(BACKGROUNDS))
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2), nn.GroupNorm(8, 24), nn.SiLU(), _block(24, 24))
+        self.down_quarter = nn.Sequential(_block(24, 40, 2), _block(40, 40))
+        self.down_eighth = nn.Sequential(_block(40, 48, 2), _block(48, 48))
+        self.down_sixteenth = nn.Sequential(_block(48, 64, 2), _block(64, 64))
+        self.up_eighth = _block(64 + 48, 48)
+        self.up_quarter = _block(48 + 40, 40)
+        self.up_half = _block(40 + 24, 24)
+        self.maps = nn.Conv2d(24, 2 * (1 + len(SHAPES)), 1)
+        self.ground = nn.Linear(64, len(BACKGROUNDS))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         half = self.stem(2 * image - 1)

@@ -15,7 +15,7 @@ from . import models, referee, train_diffusion, train_referee, train_vae
 
 RUNS = Path(__file__).parent / "runs"
 STAGES = ("vae", "diffusion", "decoder", "referee")
-STEPS = {"vae": 1000, "diffusion": 1800, "decoder": 700, "referee": 600}
+STEPS = {"vae": 1000, "diffusion": 4000, "decoder": 400, "referee": 3000}
 
 
 def save(weights: dict[str, Tensor], path: Path) -> None:

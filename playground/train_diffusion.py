@@ -28,6 +28,7 @@ DROP_CAPTION = 0.1
 DROP_WORD = 0.01
 ATTENTION_WEIGHT = 0.02
 MIN_SNR = 5.0
+OBJECT_WEIGHT = 2.0  # pixels of objects count so much more than the ground, which most of a picture is
 
 
 @dataclass
@@ -132,7 +133,8 @@ def train(vae: models.comfy.sd.VAE, folder: Path, steps: int, scenes: int = 24_0
             with torch.autocast("cpu", torch.bfloat16):
                 predicted = network(noisy, t.float(), tokens)
             snr = 1 / sigma.flatten() ** 2
-            error = (predicted.float() - noise).square().mean((1, 2, 3))
+            importance = 1 + (OBJECT_WEIGHT - 1) * (1 - masks[:, :1])
+            error = (importance * (predicted.float() - noise).square()).mean((1, 2, 3)) / importance.mean((1, 2, 3))
             denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
             attention = network.attention_loss(groups, masks, (snr / (1 + snr)) * (tokens[:, 1] != text.END))
             run.descend(denoising + ATTENTION_WEIGHT * attention, noise=error.mean(), attention=attention)

@@ -13,6 +13,8 @@ from .training import Run
 from .world import COLOUR_NAMES, SHAPES, Scenes
 
 BATCH = 32
+COUNTS = (0.2, 0.35, 0.45)  # odds of one, two and three objects: the small ones of full scenes are the hard ones
+OBJECT_WEIGHT = 4.0  # of the pixels of objects
 HELD_OUT = 2 * 10**9  # seeds from here on are never trained on
 
 
@@ -43,13 +45,15 @@ def train(folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
     run = Run(network, folder, steps, learning_rate=2e-3, ema=0.99)
     for step in run.remaining():
         generator = torch.Generator().manual_seed(seed + 1 + step)
-        scenes = world.sample_scenes(BATCH, generator)
+        scenes = world.sample_scenes(BATCH, generator, COUNTS)
         image, masks = world.render(scenes)
         image[: BATCH * 3 // 4] = augment(image[: BATCH * 3 // 4], generator)
         shape_map, colour_map = targets(scenes, masks)
         with torch.autocast("cpu", torch.bfloat16):
             shape, colour, ground = network(image)
-        loss = F.cross_entropy(shape.float(), shape_map) + F.cross_entropy(colour.float(), colour_map)
+        weight = 1 + (OBJECT_WEIGHT - 1) * (shape_map > 0)
+        loss = (weight * F.cross_entropy(shape.float(), shape_map, reduction="none")).mean()
+        loss = loss + (weight * F.cross_entropy(colour.float(), colour_map, reduction="none")).mean()
         ground_loss = F.cross_entropy(ground.float(), scenes.background)
         run.descend(loss + 0.1 * ground_loss, ground=ground_loss)
     return run.average

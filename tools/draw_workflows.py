@@ -15,9 +15,8 @@ from playwright import sync_api
 
 from .load_pack import ROOT, host_path
 from .server import Server, serving
-from .workplace import find_chromium
+from .workplace import CHROMIUM_FLAGS, find_chromium
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--no-proxy-server"]
 GAP = 50
 LAY_OUT = """gap => {
     const nodes = app.graph._nodes, column = new Map()
@@ -84,7 +83,7 @@ def main(names: list[str]) -> None:
         sync_api.sync_playwright() as playwright,
         serving(Path(sys.executable), host, Path(folder)) as server,
     ):
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.set_default_timeout(60_000)
         for source in sources:

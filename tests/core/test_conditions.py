@@ -1,6 +1,7 @@
 import pytest
 import torch
 from freesteer.core import line_art, tints
+from freesteer.playground import textures
 
 
 def square(ring: bool = False) -> torch.Tensor:
@@ -40,13 +41,22 @@ def test_strokes_that_enclose_nothing_stay():
     assert filled[41, 40] > 0.5 and filled[60, 40] < 0.5
 
 
-@pytest.mark.parametrize("kind", ["filled shape", "photo", "empty"])
+@pytest.mark.parametrize("kind", ["filled shape", "photo", "noise", "empty"])
 def test_what_is_no_line_drawing_stays_untouched(kind):
     picture = torch.full((1, 96, 96, 3), 0.2)
     if kind == "filled shape":
         picture[0, 20:70, 20:70] = 0.9
+    elif kind == "noise":
+        picture = torch.rand(1, 96, 96, 3, generator=torch.Generator().manual_seed(0))
     elif kind == "photo":
         picture = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)), 96).movedim(1, -1)
+    assert torch.equal(line_art.fill(picture), picture)
+
+
+@pytest.mark.parametrize("ground", [g for g in textures.BACKGROUNDS if g != "night"])  # stars cannot be told from strokes
+def test_a_textured_ground_is_no_line_drawing(ground):
+    index = textures.BACKGROUNDS.index(ground)
+    picture = textures.textures()[index : index + 1, :, :128, :128].movedim(1, -1)
     assert torch.equal(line_art.fill(picture), picture)
 
 

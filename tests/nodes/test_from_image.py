@@ -55,16 +55,18 @@ def test_it_steers_and_shows_what_it_sees(world: World) -> None:
 def test_it_does_what_the_three_nodes_do(world: World) -> None:
     mask = torch.zeros(1, 96, 64)
     mask[:, 30:60] = 1
+    latent = {"samples": torch.zeros(1, 4, 12, 8)}
     basis, _ = run(
-        "FreeSteerExtractBasis", model=world.model, clip=world.clip, latent={"samples": torch.zeros(1, 4, 12, 8)}, prompts="a star",
+        "FreeSteerExtractBasis", model=world.model, clip=world.clip, latent=latent, prompts="a star",
         seed_images=2, steps=2, components=4,
     )  # fmt: skip
     positive = recipe.encode_text(world.clip, "a star")
     (structure,) = run(
-        "FreeSteerStructure", model=world.model, basis=basis, vae=world.vae, image=world.image, positive=positive, mask=mask, levels=2
-    )
+        "FreeSteerStructure", model=world.model, basis=basis, vae=world.vae, image=world.image, positive=positive, mask=mask, levels=2,
+        colourings=1,
+    )  # fmt: skip
     (by_hand,) = run("FreeSteerFreeControl", model=world.model, structure=structure)
-    at_once, _ = node(world, mask=mask)
+    at_once, _ = node(world, mask=mask, latent=latent)
     assert torch.equal(world.sample(at_once), world.sample(by_hand))
 
 
@@ -137,9 +139,12 @@ def test_the_latent_of_the_sampler_gives_the_size(world: World) -> None:
     assert made.size == (16, 20)
 
 
-def test_the_condition_gives_the_size_otherwise(world: World) -> None:
-    assert freecontrol_from_image.own_size(world.vae, torch.zeros(1, 96, 64, 3)) == (12, 8)
-    assert freecontrol_from_image.own_size(world.vae, torch.zeros(1, 4096, 2048, 3)) == (128, 64)
+def test_the_model_and_the_condition_give_the_size_otherwise(world: World) -> None:
+    def size(height: int, width: int) -> tuple[int, int]:
+        return freecontrol_from_image.usual_size(world.model, world.vae, torch.zeros(1, height, width, 3))
+
+    assert size(128, 128) == (16, 16)  # what the playground draws
+    assert size(4096, 2048) == size(64, 32) == (22, 12)
 
 
 class Owner:

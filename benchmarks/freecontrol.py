@@ -34,6 +34,9 @@ class Setting:
     relative: bool = recipe.RELATIVE
     layers: families.Choice = "default"
     shared: bool = recipe.SHARED
+    colourings: int = recipe.TINTS
+    fill: bool = True
+    background: float | None = None  # None: without a mask
 
 
 class Bench:
@@ -63,19 +66,26 @@ class Bench:
     def guided(self, kind: str, setting: Setting):
         """The steered MODEL."""
         basis = self.basis(setting)
-        pictures = line_art.fill(scenes.condition_images(self.job, kind))
+        pictures = scenes.condition_images(self.job, kind)
+        pictures = line_art.fill(pictures) if setting.fill else pictures
+        mask = None if setting.background is None else scenes.wanted_masks(self.job, kind)[:, None]
         what = scenes.encode(self.clip, [f"a {shape}" for _, shape, _ in self.job.names])
-        structure = recipe.read_condition(self.model, basis, self.vae, pictures, (16, 16), what, setting.method, setting.levels)
+        structure = recipe.read_condition(
+            self.model, basis, self.vae, pictures, (16, 16), what, setting.method, setting.levels, mask, setting.colourings
+        )
         points = [p for p in families.structure_points(self.model, "all decoder") if p.name in basis.layers]
         guide = recipe.FreeControlGuide(
-            structure, points, SigmaRange(recipe.START, setting.end), setting.strength, recipe.BACKGROUND, setting.appearance,
+            structure, points, SigmaRange(recipe.START, setting.end), setting.strength, setting.background or 0.0, setting.appearance,
             recipe.APPEARANCE_COMPONENTS, setting.relative,
         )  # fmt: skip
         return steering.attach(self.model, guide)
 
-    def cell(self, kind: str, setting: Setting, **sampling) -> scenes.Verdict:
+    def cell(self, kind: str, setting: Setting) -> scenes.Verdict:
+        return self.judge(kind, self.guided(kind, setting))
+
+    def judge(self, kind: str, guided, **sampling) -> scenes.Verdict:
         started = time.perf_counter()
-        pictures = self.draw(self.guided(kind, setting), **sampling)
+        pictures = self.draw(guided, **sampling)
         verdict = scenes.judge(self.network, pictures, self.plain, self.job, scenes.wanted_masks(self.job, kind))
         sys.stderr.write(f"{kind:10s} {sampling or ''} {asdict(verdict)} {time.perf_counter() - started:.0f} s\n")
         return verdict

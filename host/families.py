@@ -78,7 +78,7 @@ def _square(model: Any) -> Grid:
 
 
 FAMILIES = (
-    Family("FreeSteer playground", ("UNetModel",), UNet(), config=lambda c: bool(c.get("freesteer_playground")), default="all decoder", side=128),
+    Family("FreeSteer playground", ("UNetModel",), UNet(), "cross", lambda c: bool(c.get("freesteer_playground")), "all decoder", 128),
     Family("SD 1.5", ("UNetModel",), UNet(), config=_context(768), side=512),
     Family("SD 2", ("UNetModel",), UNet(), config=_context(1024), side=768),
     Family("SVD", ("UNetModel",), UNet(), config=_context(1024, video=True), side=768),

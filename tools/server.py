@@ -128,11 +128,16 @@ def folder_options(folder: Path) -> list[list[str]]:
 
 
 @contextlib.contextmanager
-def serving(python: Path, host: Path, folder: Path, port: int | None = None, seconds: float = 600) -> Iterator[Server]:
-    """A headless server on the CPU with this pack and no other, which keeps its files and its log in `folder`."""
+def serving(
+    python: Path, host: Path, folder: Path, port: int | None = None, seconds: float = 600, more: Sequence[str] = ()
+) -> Iterator[Server]:
+    """A headless server on the CPU with this pack and no other, which keeps its files and its log in `folder`.
+
+    `more`: further words for its command line.
+    """
     options = [["--cpu"], ["--disable-all-custom-nodes"], ["--whitelist-custom-nodes", link_pack(host)], ["--disable-api-nodes"]]
     port = port or free_port()
-    words = known_options(host, [*options, *folder_options(folder)])
+    words = [*known_options(host, [*options, *folder_options(folder)]), *more]
     log = folder / "server.log"
     with log.open("wb") as file, running(python, host, port, words, file) as process:
         server = Server(process, f"http://{LOOPBACK}:{port}", log)

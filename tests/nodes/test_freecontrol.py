@@ -74,7 +74,10 @@ def test_two_nodes_with_the_same_inputs_give_the_same_picture(world: World, stee
     assert torch.equal(world.sample(steer()), world.sample(steer()))
 
 
-OPTIONS = [{"strength": 1.0}, {"background": 0.0}, {"appearance": 0.0}, {"appearance_components": 4}, {"end_percent": 0.2}, {"coordinates": "absolute"}]
+OPTIONS = [
+    {"strength": 1.0}, {"background": 0.0}, {"appearance": 0.0}, {"appearance_components": 4}, {"end_percent": 0.2},
+    {"coordinates": "absolute"},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))

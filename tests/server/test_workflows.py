@@ -44,6 +44,8 @@ def test_the_template_browser_has_the_workflow_and_its_picture(ui_workflow: Path
 
 
 def test_the_workflow_runs(api_workflow: Path, server: Server) -> None:
+    if any(node["class_type"] == "CheckpointLoaderSimple" for node in load(api_workflow).values()):
+        pytest.skip("needs a checkpoint: see test_checkpoint.py")
     outputs = server.run(load(api_workflow))
     assert outputs
     for file in [file for output in outputs.values() for file in output.get("images", [])]:

@@ -14,7 +14,6 @@ from .training import Run, initialise
 logger = logging.getLogger(__name__)
 
 KL_WEIGHT = 2e-4
-LATENT_NOISE = 0.05
 CROPS = 0.6  # of the training is on quarter-size crops, which are four times cheaper
 CROP_BATCH, BATCH = 12, 6
 
@@ -81,23 +80,3 @@ def standardise(vae: AutoencoderKL, seed: int, scenes: int = 256) -> dict[str, T
     state["post_quant_conv.bias"] += (state["post_quant_conv.weight"][:, :, 0, 0] * mean).sum(1)
     state["post_quant_conv.weight"] *= deviation[None, :, None, None]
     return state
-
-
-def refine_decoder(weights: dict[str, Tensor], folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
-    """Trains the decoder further for latents that stay as they are, with noise on them as a sampler leaves it."""
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(**autoencoder.CONFIG)
-    vae.load_state_dict(weights)
-    for part in (vae.encoder, vae.quant_conv):
-        part.requires_grad_(False)
-    run = Run(vae, folder, steps, learning_rate=6e-4, ema=0.995)
-    for step in run.remaining():
-        image = scenes_of_step(step + 10**6, False, seed)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                mean, _ = moments(vae, image)
-            restored = decode(vae, mean + LATENT_NOISE * torch.randn_like(mean))
-        square = F.mse_loss(restored, image)
-        edge = sum(F.l1_loss(a, b) for a, b in zip(edges(restored), edges(image), strict=True))
-        run.descend(2 * square + F.l1_loss(restored, image) + 0.5 * edge, psnr=-10 * square.log10())
-    return run.average

@@ -61,6 +61,15 @@ def test_a_picture_comes_back_from_its_latent(playground):
     assert psnr.mean() >= 28
 
 
+def test_the_hosts_fast_preview_looks_like_the_picture(playground):
+    pictures = world.render(world.sample_scenes(16, torch.Generator().manual_seed(train_referee.HELD_OUT)))[0]
+    latents = playground[2].encode(pictures.movedim(1, -1)).movedim(1, -1)
+    factors, bias = (torch.tensor(v) for v in (models.PlaygroundLatent.latent_rgb_factors, models.PlaygroundLatent.latent_rgb_factors_bias))
+    shown = (latents @ factors + bias + 1) / 2
+    small = torch.nn.functional.avg_pool2d(pictures, 8).movedim(1, -1)
+    assert (shown - small).square().mean() < 0.3 * small.var()
+
+
 def test_a_fresh_latent_that_is_not_square_works(playground):
     drawn = draw(playground, latent=torch.zeros(2, 4, 24, 12))
     with torch.inference_mode():
@@ -83,8 +92,8 @@ def test_img2img_stays_near_its_picture_and_a_mask_protects_it(playground, judge
 
 def test_the_referee_names_what_is_drawn(judge):
     plain, augmented = (train_referee.measure(judge, 200, augmented=a) for a in (False, True))
-    assert min(plain["ground"], plain["objects"]) >= 0.9
-    assert min(augmented["ground"], augmented["objects"]) >= 0.85
+    assert min(plain["ground"], plain["objects"]) >= 0.99
+    assert min(augmented["ground"], augmented["objects"]) >= 0.97
 
 
 def test_the_model_draws_the_prompted_object(playground, judge):

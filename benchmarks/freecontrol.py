@@ -31,7 +31,7 @@ class Setting:
     components: int = recipe.COMPONENTS
     method: str = recipe.METHOD
     levels: int = recipe.LEVELS
-    relative: bool = recipe.RELATIVE
+    paper: bool = False
     layers: families.Choice = "default"
     shared: bool = recipe.SHARED
     colourings: int = recipe.TINTS
@@ -76,7 +76,7 @@ class Bench:
         points = [p for p in families.structure_points(self.model, "all decoder") if p.name in basis.layers]
         guide = recipe.FreeControlGuide(
             structure, points, SigmaRange(recipe.START, setting.end), setting.strength, setting.background or 0.0, setting.appearance,
-            recipe.APPEARANCE_COMPONENTS, setting.relative,
+            recipe.APPEARANCE_COMPONENTS, setting.paper,
         )  # fmt: skip
         return steering.attach(self.model, guide)
 

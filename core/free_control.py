@@ -50,6 +50,13 @@ def log_position(sigmas: Tensor, sigma: float) -> float:
     return float(len(logs) - 1)
 
 
+def interpolate(values: list[Tensor], sigmas: list[float], sigma: float) -> Tensor:
+    """Between values that were taken at falling sigmas, over log sigma; the nearest one outside of them."""
+    place = log_position(torch.tensor(sigmas), sigma)
+    low = int(place)
+    return torch.lerp(values[low], values[min(low + 1, len(values) - 1)], place - low)
+
+
 def repeat_to(values: Tensor, count: int) -> Tensor:
     """As many rows as there are pictures: rows again from the first when there are fewer."""
     return values if len(values) == count else values[torch.arange(count) % len(values)]
@@ -65,7 +72,6 @@ class Energy:
     background: float = 1.0
     appearance: float = 0.1
     components: int = 2
-    emphasis: float = 0.0
     look_sigmas: list[float] = field(default_factory=list)
     look: dict[str, list[Tensor]] = field(default_factory=dict)
 
@@ -95,20 +101,13 @@ class Energy:
         placed = coordinates
         if self.relative:
             placed, target = relative(coordinates), relative(target)
-        deviation = self.structure.basis.layers[layer].deviation[self.structure.basis.nearest(sigma)]
-        weight = deviation**self.emphasis
-        weight = weight / weight.square().mean().sqrt()
-        placed, target = placed * weight, target * weight
         energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background)
         if self.appearance > 0 and self.look:
             energy = energy + self.appearance * self._look_energy(layer, keys, coordinates, sigma)
         return energy
 
     def _look_energy(self, layer: str, keys: Tensor, coordinates: Tensor, sigma: float) -> Tensor:
-        place = log_position(torch.tensor(self.look_sigmas), sigma)
-        looks = self.look[layer]
-        low = int(place)
-        wanted = torch.lerp(looks[low], looks[min(low + 1, len(looks) - 1)], place - low)
+        wanted = interpolate(self.look[layer], self.look_sigmas, sigma)
         basis = self.structure.basis
         spread = basis.layers[layer].deviation[basis.nearest(sigma)].square().sum()
         return appearance_energy(appearance(keys, coordinates, self.components), wanted.to(keys.dtype), spread)

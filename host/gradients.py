@@ -9,8 +9,9 @@ things make a gradient possible, and this file does each of them in one place:
 4. `forward_with_gradient` runs the pass, keeps a graph only up to the last layer that is read, and pulls the energy's
    gradient back through it.
 """
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -117,19 +118,23 @@ def normal(tree: Any) -> Any:
     return tree
 
 
+_mutating: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # models that were seen to change in place what backward needs
+
+
 @contextmanager
-def differentiable(diffusion_model: nn.Module) -> Iterator[None]:
+def differentiable(diffusion_model: nn.Module, copying: bool = False) -> Iterator[None]:
     """Holds around a forward pass and its backward pass.
 
-    What the host changes in place is copied first if backward needs it: the hidden states of Flux, Hunyuan Video and LTX
-    Video, the skip connections of a U-Net with a ControlNet.
+    copying: what the host changes in place is copied first if backward needs it (the hidden states of Flux, Hunyuan Video
+    and LTX Video, the skip connections of a U-Net with a ControlNet). It costs a fifth of the time, so only on demand.
 
     The host then uses formulas that have a derivative instead of its fast kernels: for rotary embeddings, and for scaled
     fp8 weights, which it multiplies in full precision. The output may differ from the plain one by rounding.
     """
     before = comfy.model_management.in_training
     fast: list[Any] = [module for module in diffusion_model.modules() if getattr(module, "_full_precision_mm", True) is False]
-    with torch.inference_mode(False), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+    copies = torch.autograd.graph.allow_mutation_on_saved_tensors() if copying else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), copies:
         try:
             comfy.model_management.in_training = True  # of the whole process: never to be left on
             for module in fast:
@@ -146,7 +151,8 @@ def forward_with_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One forward pass, and the gradient of an energy of the tapped features.
 
-    run: evaluates the model on x, with its other inputs made `normal`. x: (rows, ...). Both an APPLY_MODEL wrapper (x is
+    run: evaluates the model on x, with its other inputs made `normal`; called again where the model turns out to change
+    in place what backward needs. x: (rows, ...). Both an APPLY_MODEL wrapper (x is
     the sampler's, without concatenated channels; every family) and a DIFFUSION_MODEL wrapper (not in SD 3) can call this.
     energy: features by name, (rows, tokens, channels) in float32 or better, to one number or one per sample.
     Returns the model's output, d(sum of energies)/dx in float32 or better, and the energies; all detached.
@@ -155,7 +161,20 @@ def forward_with_gradient(
     half precision would lose it otherwise: it shrinks with the number of tokens. The scale is a power of two.
     """
     taps.afterwards = "stop_gradient"
-    with differentiable(diffusion_model):
+    if diffusion_model not in _mutating:
+        try:
+            return _forward_with_gradient(run, x, taps, energy, diffusion_model, copying=False)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            _mutating.add(diffusion_model)
+    return _forward_with_gradient(run, x, taps, energy, diffusion_model, copying=True)
+
+
+def _forward_with_gradient(
+    run: Callable[[Tensor], Tensor], x: Tensor, taps: Taps, energy: Energy, diffusion_model: nn.Module, copying: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    with differentiable(diffusion_model, copying):
         x = x.detach().clone().requires_grad_()
         with taps, torch.enable_grad():
             output = run(x).detach()

@@ -7,6 +7,7 @@ the model's prediction, and its effect does not depend on the number of steps.
 
 All of it hangs on four of the host's wrapper lists, which any number of packs can share. Nothing outlives a run.
 """
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from .taps import Point, Taps
 
 KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
+REUSE = 0.2  # of log sigma: so near to where a gradient was taken, its step serves again
 Features = dict[str, Tensor]
 
 
@@ -33,8 +35,13 @@ class Session(Protocol):
         """Features (latents, tokens, channels) of the conditional rows to one energy a latent."""
         ...
 
-    def before_first(self, predict: "Predict", x: Tensor, sigma: float) -> None:
-        """Called once, at the first guided step, with a way to predict without guidance."""
+    def look_ahead(self, predict: "Predict", x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+        """Called once, at the first guided step: with what the model predicts from x and reads there without this guide, and
+        a way to predict from elsewhere."""
+        ...
+
+    def correct(self, denoised: Tensor, sigma: float) -> Tensor:
+        """The predicted clean latents (B, C, ...) after the guides' step, as they are or changed without a gradient."""
         ...
 
 
@@ -74,6 +81,25 @@ class Run:
     guides: Sequence[Guide]
     sessions: dict[int, Session] = field(default_factory=dict)
     reading: Reading | None = None
+    held: "Held | None" = None
+
+    def corrected(self, denoised: Tensor, guides: Sequence[Guide], sigma: float) -> Tensor:
+        for guide in guides:
+            denoised = self.sessions[id(guide)].correct(denoised, sigma)
+        return denoised
+
+
+@dataclass(frozen=True)
+class Held:
+    """The last step, in units of its limit, and where it was taken."""
+
+    guides: Sequence[Guide]
+    sigma: float
+    step: Tensor
+
+    def serves(self, guides: Sequence[Guide], sigma: float, shape: torch.Size) -> bool:
+        near = abs(math.log(max(sigma, 1e-9) / max(self.sigma, 1e-9))) < REUSE
+        return near and self.step.shape == shape and list(map(id, self.guides)) == list(map(id, guides))
 
 
 def attach(model: ModelPatcher, guide: Guide) -> ModelPatcher:
@@ -128,12 +154,12 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
         reading = Reading(x.shape, points, positive=positive)
         return read(x, sigma, reading), reading.features
 
-    for guide in active:
-        if id(guide) not in run.sessions:
-            session = guide.start(guider.model_patcher, x)
-            session.before_first(predict, x, sigma)
-            run.sessions[id(guide)] = session
     strongest = max(g.strength for g in active)
+    limit = strongest * sigma / (1 + sigma**2) ** 0.5
+    if run.held is not None and run.held.serves(active, sigma, x.shape):
+        return run.corrected(executor(x, timestep, model_options, seed) - limit * run.held.step, active, sigma)
+    fresh = [g for g in active if id(g) not in run.sessions]
+    run.sessions.update({id(g): g.start(guider.model_patcher, x) for g in fresh})
     shares = [(run.sessions[id(g)], g.strength / strongest) for g in active]
     reading = Reading(x.shape, points, lambda features: torch.stack([w * s.energy(features, sigma) for s, w in shares]).sum(0), positive)
     denoised = read(x, sigma, reading)
@@ -144,7 +170,10 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
         )
     energy = torch.stack(reading.energies).mean(0)
     gradient = torch.stack(reading.gradients).mean(0)
-    return denoised - bounded_step(gradient, energy, RATE, strongest * sigma / (1 + sigma**2) ** 0.5).to(denoised)
+    for guide in fresh:
+        run.sessions[id(guide)].look_ahead(predict, x, sigma, denoised, reading.features)
+    run.held = Held(active, sigma, bounded_step(gradient, energy, RATE, limit).to(denoised) / limit)
+    return run.corrected(denoised - limit * run.held.step, active, sigma)
 
 
 def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
@@ -177,18 +206,25 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     if energy is None:
         with Taps(diffusion_model, reading.points, x.shape) as taps:
             output = executor(x, timestep, *args, **kwargs)
-        reading.features = {k: f.float().unflatten(0, (chunks, -1)).mean(0) for k, f in taps.features.items()}
+        reading.features = mean_of_chunks(taps.features, chunks)
         return output
 
     def energies(features: Features) -> Tensor:
         parts = [energy({k: f.unflatten(0, (chunks, -1))[i] for k, f in features.items()}) for i in range(chunks)]
         return torch.cat(parts)
 
-    args, kwargs, timestep = gradients.normal(args), gradients.normal(kwargs), gradients.normal(timestep)
+    def run(x: Tensor) -> Tensor:
+        inputs = gradients.normal((timestep, *args))  # fresh lists each time: the host takes a ControlNet's answers off them
+        return executor(x, *inputs, **gradients.normal(kwargs))
+
     taps = Taps(diffusion_model, reading.points, x.shape)
-    output, gradient, values = gradients.forward_with_gradient(
-        lambda x: executor(x, timestep, *args, **kwargs), x, taps, energies, diffusion_model
-    )
+    output, gradient, values = gradients.forward_with_gradient(run, x, taps, energies, diffusion_model)
     reading.gradients += list(gradient.unflatten(0, (chunks, -1)))
     reading.energies += list(values.unflatten(0, (chunks, -1)))
+    reading.features = mean_of_chunks(taps.features, chunks)
     return output
+
+
+def mean_of_chunks(features: Features, chunks: int) -> Features:
+    """Over the several passes of a regional prompt: (latents, tokens, channels)."""
+    return {name: feature.detach().float().unflatten(0, (chunks, -1)).mean(0) for name, feature in features.items()}

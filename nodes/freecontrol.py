@@ -9,7 +9,7 @@ from .freecontrol_types import BASIS, CATEGORY, STRUCTURE, ModelBasis, ModelStru
 CONDITION_OF = {"fill outlines": line_art.fill, "as they are": lambda image: image, "dark on light": lambda image: 1 - image}
 LINES = tuple(CONDITION_OF)
 MOST_LEVELS, MOST_COLOURINGS = 50, 32
-COORDINATES = ("relative", "absolute")
+FORMULAS = ("freesteer", "paper")
 ALIASES = [
     "freecontrol", "controlnet", "control net", "canny", "depth", "scribble", "sketch", "pose", "openpose", "lineart", "line art",
     "silhouette", "segmentation", "edge", "hed", "structure", "layout", "t2i adapter", "training free",
@@ -65,8 +65,9 @@ def strength_input():
 
 def appearance_input(**options):
     return io.Float.Input(
-        "appearance", default=recipe.APPEARANCE, min=0.0, max=10.0, step=0.05, tooltip="How much colours and light stay those that the "
-        "prompt and seed give without steering. 0: those of the condition leak in. Too much gives the layout away.", **options,
+        "appearance", default=recipe.APPEARANCE, min=0.0, max=1.0, step=0.05, tooltip="How much the ground's colour and light stay those "
+        "that prompt and seed give without steering. 0: those of the condition leak in a little, and it is quicker. 1: they stay.",
+        **options,
     )  # fmt: skip
 
 
@@ -146,11 +147,11 @@ class FreeControl(io.ComfyNode):
                 appearance_input(),
                 io.Int.Input(
                     "appearance_components", default=recipe.APPEARANCE_COMPONENTS, min=1, max=64, tooltip="How many parts of the picture "
-                    "keep their own colours. More: closer to the unsteered picture, and slightly slower.",
+                    "keep their own colours, in the paper's formula only. More: closer to the unsteered picture.",
                 ),
                 io.Combo.Input(
-                    "coordinates", options=list(COORDINATES), default=COORDINATES[0], advanced=True, tooltip="Relative: light and "
-                    "colour as a whole are left to the prompt. Absolute: the paper's own; the darkness of the condition comes along.",
+                    "formula", options=list(FORMULAS), default=FORMULAS[0], advanced=True, tooltip="FreeSteer: layout is told apart from "
+                    "light and colour, which stay those of the unsteered picture. Paper: the energies of FreeControl as published.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="Draws in the given layout, with any sampler, scheduler and number of steps.")],
@@ -159,19 +160,19 @@ class FreeControl(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, structure: ModelStructure, strength, start_percent, end_percent, background, appearance, appearance_components,
-        coordinates,
+        formula,
     ) -> io.NodeOutput:  # fmt: skip
         points = checks.structure_of(model, structure)
         checks.number("strength", strength, 0, 1000)
         checks.percents(start_percent, end_percent)
         checks.number("background", background, 0, 1000)
-        checks.number("appearance", appearance, 0, 1000)
+        checks.number("appearance", appearance, 0, 1)
         checks.number("appearance_components", appearance_components, 1, structure.structure.basis.components)
-        checks.choice("coordinates", coordinates, COORDINATES)
+        checks.choice("formula", formula, FORMULAS)
         return io.NodeOutput(
             recipe.guide(
                 model, structure.structure, points, strength, start_percent, end_percent, background, appearance, appearance_components,
-                relative=coordinates == "relative",
+                paper=formula == "paper",
             )
         )  # fmt: skip
 

@@ -71,7 +71,7 @@ class FreeControlFromImage(io.ComfyNode):
         subjects = checks.prompts("subject", subject)
         checks.number("strength", strength, 0, 1000)
         checks.percents(recipe.START, end_percent)
-        checks.number("appearance", appearance, 0, 1000)
+        checks.number("appearance", appearance, 0, 1)
         image, mask = check_condition(model, vae, image, mask, method, recipe.LEVELS, lines)
         samples = recipe.empty_latent(model, usual_size(model, vae, image)) if latent is None else checks.latent(model, latent)
         made = remembered_basis(model, clip, samples, subjects)

@@ -1,8 +1,7 @@
 """The three steps of FreeControl on the host's objects: a basis from seed pictures, a structure from a picture, a guide."""
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -14,12 +13,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core import semantic_basis, tints
-from ..core.free_control import Energy, Grid, Structure
+from ..core.free_control import Structure
 from ..core.semantic_basis import Basis, Covariance, LayerBasis
 from ..host import families, probe, steering
 from ..host.sigma_range import SigmaRange
-from ..host.steering import Features, Predict
+from ..host.steering import Features
 from ..host.taps import Point
+from .freecontrol_guide import FreeControlGuide, as_grid
 
 Conditioning = list
 Progress = Callable[[int, Tensor], None]
@@ -33,8 +33,7 @@ METHODS = ("noise", "inversion")
 METHOD, LEVELS = "noise", 1
 TINTS, DRAWS = 6, 2  # colourings in which a condition is read, and noises for each
 STRENGTH, START, END = 3.0, 0.0, 0.5
-BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 0.3, 2
-RELATIVE = True
+BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 0.7, 2
 
 
 def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
@@ -43,13 +42,6 @@ def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LO
     percents = torch.linspace(first, last, count).tolist()
     highest = float(sampling.sigma_max)
     return torch.tensor([min(float(sampling.percent_to_sigma(p)), highest) for p in percents])
-
-
-def as_grid(grid: tuple[int, ...] | None, layer: str) -> Grid:
-    """Video grids (1, h, w) are those of a single picture."""
-    if grid is None or len(grid) not in (2, 3) or (len(grid) == 3 and grid[0] != 1):
-        raise ValueError(f"FreeControl works on pictures; layer {layer} of this model has tokens on {grid}. Use a single frame.")
-    return grid[-2], grid[-1]
 
 
 def build_basis(
@@ -108,59 +100,16 @@ def read_structure(
     return Structure(basis, sigmas, stacked, grids, mask)
 
 
-@dataclass(frozen=True)
-class FreeControlGuide:
-    """One FreeControl on a MODEL, for host.steering."""
-
-    structure: Structure
-    points: list[Point]
-    range: SigmaRange
-    strength: float
-    background: float
-    appearance: float
-    components: int
-    relative: bool
-    sibling_steps: int = 5
-    emphasis: float = 0.0
-
-    def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
-        grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
-        low = self.range.resolve(model.get_model_object("model_sampling")).low
-        energy = Energy(self.structure, grids, self.relative, self.background, self.appearance, self.components, self.emphasis)
-        return FreeControlSession(energy, low, self.sibling_steps)
-
-
-@dataclass
-class FreeControlSession:
-    energy_of: Energy
-    low: float
-    sibling_steps: int
-    sibling: Tensor | None = field(default=None)
-
-    def energy(self, features: Features, sigma: float) -> Tensor:
-        return self.energy_of(features, sigma)
-
-    def before_first(self, predict: Predict, x: Tensor, sigma: float) -> None:
-        """The sibling, in a few long steps over the guided range."""
-        if self.energy_of.appearance == 0:
-            return
-        path = torch.linspace(math.log(sigma), math.log(max(self.low, 1e-2)), self.sibling_steps + 1).exp().tolist()
-        for here, there in itertools.pairwise(path):
-            clean, features = predict(x, here)
-            self.energy_of.remember(features, here)
-            x = clean + (x - clean) * (there / here)
-
-
 def guide(
     model: ModelPatcher, structure: Structure, points: list[Point], strength: float = STRENGTH, start: float = START, end: float = END,
-    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS, relative: bool = RELATIVE,
+    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS, paper: bool = False,
 ) -> ModelPatcher:  # fmt: skip
     """A clone of `model` that follows a structure."""
     if strength == 0:
         return model.clone()
     structure = structure_on(structure, model.load_device)
     range_ = SigmaRange(start, end)
-    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, relative))
+    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, paper))
 
 
 def basis_on(basis: Basis, device: torch.device | str) -> Basis:

@@ -29,8 +29,10 @@ LAY_OUT = """gap => {
         return column.get(node)
     }
     nodes.forEach(depth)
+    const last = Math.max(...column.values())
+    nodes.filter(n => !n.outputs.some(o => o.links?.length)).forEach(n => column.set(n, last))  // results side by side
     let x = 0
-    for (let c = 0; c <= Math.max(...column.values()); c++) {
+    for (let c = 0; c <= last; c++) {
         const stack = nodes.filter(n => column.get(n) == c)
         let y = 0
         for (const node of stack) {
@@ -50,6 +52,7 @@ FIT = """() => {
     const scale = Math.min(1500 / bounds[0], 840 / bounds[1])
     app.canvas.ds.scale = scale
     app.canvas.ds.offset = [(1600 / scale - bounds[0]) / 2, (900 / scale - bounds[1]) / 2 + 20 / scale]
+    app.canvas.min_font_size_for_lod = 0  // texts at any scale
     app.canvas.draw(true, true)
 }"""
 

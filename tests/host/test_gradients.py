@@ -186,6 +186,7 @@ def same_gradient_when_recomputed(call: tiny.Call) -> Tensor:
     passes: list[int] = []
     block = families.of_diffusion_model(call.model.diffusion_model).layout.blocks(call.model.diffusion_model)[0]
     inner = next(module for module in block.modules() if not list(module.children()))
+    with_gradient(call)  # finds out whether the model changes in place what backward needs
     handle = inner.register_forward_pre_hook(lambda *_: passes.append(1))
     output, gradient, _ = with_gradient(call)
     once = len(passes)

@@ -32,6 +32,11 @@ def distance(features: Features) -> Tensor:
     return torch.stack(parts).mean(0)
 
 
+@pytest.fixture(autouse=True)
+def a_gradient_at_every_call(monkeypatch):
+    monkeypatch.setattr(steering, "REUSE", 0.0)
+
+
 @dataclass
 class ToTarget:
     """A guide, and its own session: what it saw is in `seen`, as (sigma, energies)."""
@@ -41,6 +46,7 @@ class ToTarget:
     range: SigmaRange = field(default_factory=SigmaRange)
     energy_of: Callable[[Features], Tensor] = distance
     first: Callable[[steering.Predict, Tensor, float], None] = lambda predict, x, sigma: None
+    correction: Callable[[Tensor, float], Tensor] = lambda denoised, sigma: denoised
     seen: list[tuple[float, Tensor]] = field(default_factory=list)
 
     def start(self, model, latent: Tensor) -> "ToTarget":
@@ -51,8 +57,11 @@ class ToTarget:
         self.seen.append((sigma, energies.detach()))
         return energies
 
-    def before_first(self, predict: steering.Predict, x: Tensor, sigma: float) -> None:
+    def look_ahead(self, predict: steering.Predict, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         self.first(predict, x, sigma)
+
+    def correct(self, denoised: Tensor, sigma: float) -> Tensor:
+        return self.correction(denoised, sigma)
 
 
 def guide(model: tiny.Tiny, **changes) -> ToTarget:
@@ -280,6 +289,26 @@ def test_two_guides_may_read_different_layers_and_cover_different_ranges():
     late = ToTarget(points[1:], range=SigmaRange(0.3, 0.8))
     sample(model, early, late, steps=4)
     assert len({sigma for sigma, _ in early.seen}) == len({sigma for sigma, _ in late.seen}) == 2
+
+
+def test_a_step_serves_again_while_sigma_is_near(monkeypatch):
+    """Every gradient is taken at another noise level, and in a long run there are far fewer of them than calls."""
+    model = tiny.build(PLAYGROUND, True)
+    often, seldom = guide(model), guide(model)
+    exact = sample(model, often, steps=20)
+    monkeypatch.setattr(steering, "REUSE", 0.2)
+    steered = sample(model, seldom, steps=20)
+    levels = torch.tensor([sigma for sigma, _ in seldom.seen]).log()
+    assert (levels[:-1] - levels[1:] >= 0.2).all()
+    assert len(often.seen) == 20 > len(seldom.seen) > 5
+    plain = sample(model, steps=20)
+    assert (steered - exact).norm() < 0.5 * (exact - plain).norm()
+
+
+def test_what_a_guide_corrects_is_what_the_sampler_gets():
+    model = tiny.build(PLAYGROUND, True)
+    corrected = guide(model, correction=lambda denoised, sigma: torch.zeros_like(denoised))
+    assert sample(model, corrected).abs().max() < 1e-4
 
 
 def test_a_look_ahead_is_the_plain_prediction_and_changes_nothing():

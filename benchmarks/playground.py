@@ -59,6 +59,7 @@ def score(objects: int, count: int, network: referee.Segmenter, parts) -> Counte
     return kinds
 
 
+@torch.inference_mode()
 def psnr(vae, count: int) -> float:
     pictures = world.render(world.sample_scenes(count, torch.Generator().manual_seed(train_referee.HELD_OUT)))[0].movedim(1, -1)
     restored = torch.cat([vae.decode(vae.encode(part)) for part in pictures.split(32)])

@@ -53,6 +53,7 @@ def test_a_weight_in_the_prompt_changes_the_encoding(playground):
     assert (plain - weighted).abs().max() > 1e-3
 
 
+@torch.inference_mode()
 def test_a_picture_comes_back_from_its_latent(playground):
     vae = playground[2]
     pictures = world.render(world.sample_scenes(64, torch.Generator().manual_seed(train_referee.HELD_OUT)))[0].movedim(1, -1)
@@ -61,6 +62,7 @@ def test_a_picture_comes_back_from_its_latent(playground):
     assert psnr.mean() >= 28
 
 
+@torch.inference_mode()
 def test_the_hosts_fast_preview_looks_like_the_picture(playground):
     pictures = world.render(world.sample_scenes(16, torch.Generator().manual_seed(train_referee.HELD_OUT)))[0]
     latents = playground[2].encode(pictures.movedim(1, -1)).movedim(1, -1)
@@ -76,6 +78,7 @@ def test_a_fresh_latent_that_is_not_square_works(playground):
         assert playground[2].decode(drawn).shape == (2, 192, 96, 3)
 
 
+@torch.inference_mode()
 def test_img2img_stays_near_its_picture_and_a_mask_protects_it(playground, judge):
     vae = playground[2]
     drawn = world.sample_scenes(1, torch.Generator().manual_seed(3), counts=(1, 0, 0))

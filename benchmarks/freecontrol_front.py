@@ -1,12 +1,13 @@
 """The front of overlap and leak: what each part of FreeControl does to both. `python run.py bench freecontrol_front`.
 
-Also draws `docs/freecontrol_front.png`, every setting as a point, and `docs/freecontrol_ablations.jpg`, the same pictures
-under each ablation, beside img2img. With --quick, from few pictures, and the drawings go to `output/`.
+Also draws `docs/freecontrol_front.png`, every setting as a point, and `docs/freecontrol_silhouette.jpg` and `_edge.jpg`, the
+same pictures under each ablation, beside img2img. With --quick, from few pictures, and the drawings go to `output/`.
 """
 import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import comfy.sample
@@ -20,14 +21,14 @@ from .freecontrol import Bench, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = Setting(
-    strength=3.0, end=0.6, appearance=0.2, components=64, method="inversion", levels=12, paper=True, shared=False, colourings=1,
+    strength=2.5, end=0.6, appearance=0.2, components=64, method="inversion", levels=12, paper=True, shared=False, colourings=1,
     fill=False,
 )  # fmt: skip
 OURS = Setting()
 FAMILIES = {
-    "strength": {f"{s:g}": replace(OURS, strength=s) for s in (1.0, 2.0, 4.0, 6.0)},
+    "strength": {f"{s:g}": replace(OURS, strength=s) for s in (1.0, 2.0, 3.0, 4.0)},
     "end": {f"{e:g}": replace(OURS, end=e) for e in (0.3, 0.4, 0.6, 0.8)},
-    "appearance": {f"{a:g}": replace(OURS, appearance=a) for a in (0.0, 0.3, 1.0)},
+    "appearance": {f"{a:g}": replace(OURS, appearance=a) for a in (0.0, 0.4, 0.7)},
     "components": {f"{n}": replace(OURS, components=n) for n in (8, 16, 64)},
     "colourings": {f"{n}": replace(OURS, colourings=n) for n in (1, 3)},
     "mask": {"without background term": replace(OURS, background=0.0), "with it": replace(OURS, background=1.0)},
@@ -106,21 +107,25 @@ def sheet(bench: Bench, kind: str, drawn: dict[str, tuple[Tensor, scenes.Verdict
 @torch.inference_mode()
 def measure(count: int, folder: Path) -> dict[str, float]:
     bench = Bench(count)
-    kind = "silhouette"
-    points = {family: {name: bench.cell(kind, s) for name, s in cells.items()} for family, cells in FAMILIES.items()}
-    points[""] = {"ours": bench.cell(kind, OURS)}
+
+    @cache
+    def steered(kind: str, setting: Setting) -> Tensor:
+        return bench.draw(bench.guided(kind, setting))
+
+    def cell(kind: str, setting: Setting) -> scenes.Verdict:
+        found = verdict(bench, kind, steered(kind, setting))
+        sys.stderr.write(f"{kind} {setting} {found}\n")
+        return found
+
+    points = {family: {name: cell("silhouette", s) for name, s in cells.items()} for family, cells in FAMILIES.items()}
+    points[""] = {"ours": cell("silhouette", OURS)}
     plot(points, folder / "freecontrol_front.png")
     for kind in ("silhouette", "edge"):
-        drawn = {}
-        for name, setting in ABLATIONS.items():
-            pictures = bench.draw(bench.guided(kind, setting))
-            drawn[name] = pictures, verdict(bench, kind, pictures)
-        for denoise in (0.6, 0.8):
-            pictures = img2img(bench, kind, denoise)
-            drawn[f"img2img {denoise}"] = pictures, verdict(bench, kind, pictures)
-        sheet(bench, kind, drawn, folder / f"freecontrol_ablations_{kind}.jpg")
-        for name, (_, v) in drawn.items():
-            points.setdefault(f"{kind} sheet", {})[name] = v
+        drawn = {name: steered(kind, setting) for name, setting in ABLATIONS.items()}
+        drawn |= {f"img2img {denoise}": img2img(bench, kind, denoise) for denoise in (0.6, 0.8)}
+        judged = {name: verdict(bench, kind, pictures) for name, pictures in drawn.items()}
+        sheet(bench, kind, {name: (pictures, judged[name]) for name, pictures in drawn.items()}, folder / f"freecontrol_{kind}.jpg")
+        points[kind] = judged
     return {
         f"{family} {name} {figure}".strip(): value
         for family, cells in points.items()

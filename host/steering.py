@@ -24,7 +24,7 @@ from .taps import Point, Taps
 
 KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
-REUSE = 0.2  # of log sigma: so near to where a gradient was taken, its step serves again
+REUSE = 0.15  # of log sigma: so near to where a gradient was taken, its step serves again
 Features = dict[str, Tensor]
 
 
@@ -46,7 +46,7 @@ class Session(Protocol):
 
 
 class Guide(Protocol):
-    """strength: the most that the predicted clean latent is moved, RMS, in units of the noise's share of the latent."""
+    """strength: the most that the predicted clean latent is moved, in units of `longest`."""
 
     @property
     def points(self) -> Sequence[Point]: ...
@@ -155,7 +155,7 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
         return read(x, sigma, reading), reading.features
 
     strongest = max(g.strength for g in active)
-    limit = strongest * sigma / (1 + sigma**2) ** 0.5
+    limit = strongest * longest(sigma)
     if run.held is not None and run.held.serves(active, sigma, x.shape):
         return run.corrected(executor(x, timestep, model_options, seed) - limit * run.held.step, active, sigma)
     fresh = [g for g in active if id(g) not in run.sessions]
@@ -174,6 +174,15 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
         run.sessions[id(guide)].look_ahead(predict, x, sigma, denoised, reading.features)
     run.held = Held(active, sigma, bounded_step(gradient, energy, RATE, limit).to(denoised) / limit)
     return run.corrected(denoised - limit * run.held.step, active, sigma)
+
+
+def longest(sigma: float) -> float:
+    """How far a step of strength 1 may move the predicted clean latent, RMS, in units of the latent's own deviation.
+
+    As far as the noise reaches while there is little of it. Above, where it hides the picture, like its square root: things
+    find their places there, and have to be moved against the noise (measured in benchmarks/freecontrol_front.py).
+    """
+    return sigma / (1 + sigma**2) ** 0.25
 
 
 def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):

@@ -32,8 +32,8 @@ COMPONENTS, SHARED = 32, True
 METHODS = ("noise", "inversion")
 METHOD, LEVELS = "noise", 1
 TINTS, DRAWS = 6, 2  # colourings in which a condition is read, and noises for each
-STRENGTH, START, END = 3.0, 0.0, 0.5
-BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 0.7, 2
+STRENGTH, START, END = 2.5, 0.0, 0.5
+BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 1.0, 2
 
 
 def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:

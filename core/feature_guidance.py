@@ -11,12 +11,15 @@ with v' of the *sibling*, the picture that the same noise gives without structur
 Where we differ, each measured in benchmarks/freecontrol.py:
 - coordinates are *relative* by default: their mean over the picture is taken off, so that light and colour as a whole are
   left to the prompt;
+- small differences are none (SLACK), so that a ground may keep its texture where the condition is flat;
 - the gradient is followed by a bounded Polyak step, E g / |g|^2, instead of a weight of 400 to 1000 that has to be
   found anew for every model and step count.
 """
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+SLACK = 0.7  # of a coordinate's deviation over the seed pictures
 
 
 def relative(coordinates: Tensor) -> Tensor:
@@ -33,12 +36,14 @@ def background_limit(target: Tensor, mask: Tensor) -> Tensor:
     return torch.where(outside.isinf(), torch.inf, outside)
 
 
-def structure_energy(coordinates: Tensor, target: Tensor, mask: Tensor, limit: Tensor, background: float) -> Tensor:
+def structure_energy(coordinates: Tensor, target: Tensor, mask: Tensor, limit: Tensor, background: float, slack: float = 0.0) -> Tensor:
     """g_s for each picture: (B,).
 
-    coordinates, target: (B, tokens, N); mask: (B, tokens) in 0..1; limit: (B, 1, N), see background_limit.
+    coordinates, target: (B, tokens, N); mask: (B, tokens) in 0..1; limit: (B, 1, N), see background_limit. slack: differences
+    up to this are none.
     """
-    placed = (mask * (coordinates - target).square().mean(-1)).sum(-1) / mask.sum(-1).clamp(min=1e-6)
+    distance = ((coordinates - target).abs() - slack).clamp(min=0)
+    placed = (mask * distance.square().mean(-1)).sum(-1) / mask.sum(-1).clamp(min=1e-6)
     if background == 0:
         return placed
     outside = 1 - mask

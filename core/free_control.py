@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .feature_guidance import appearance, appearance_energy, background_limit, relative, resample, structure_energy
+from .feature_guidance import SLACK, appearance, appearance_energy, background_limit, relative, resample, structure_energy
 from .semantic_basis import Basis
 
 Grid = tuple[int, int]
@@ -98,10 +98,10 @@ class Energy:
         target = resample(self.structure.at(layer, sigma).to(coordinates), old, grid)
         target = repeat_to(target, len(keys))
         mask = repeat_to(self._mask(grid), len(keys)).to(coordinates)
-        placed = coordinates
+        placed, slack = coordinates, 0.0
         if self.relative:
-            placed, target = relative(coordinates), relative(target)
-        energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background)
+            placed, target, slack = relative(coordinates), relative(target), SLACK
+        energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background, slack)
         if self.appearance > 0 and self.look:
             energy = energy + self.appearance * self._look_energy(layer, keys, coordinates, sigma)
         return energy

@@ -31,6 +31,9 @@ LAY_OUT = """gap => {
     nodes.forEach(depth)
     const last = Math.max(...column.values())
     nodes.filter(n => !n.outputs.some(o => o.links?.length)).forEach(n => column.set(n, last))  // results side by side
+    for (const node of nodes)
+        for (const widget of node.widgets ?? [])
+            if (widget.name == 'control_after_generate') widget.value = 'fixed'  // so that runs can be compared
     let x = 0
     for (let c = 0; c <= last; c++) {
         const stack = nodes.filter(n => column.get(n) == c)
@@ -49,9 +52,9 @@ LOADED = """() => app.graph._nodes.filter(n => ['SaveImage', 'PreviewImage'].inc
     .every(n => n.imgs?.length && n.imgs.every(img => img.naturalWidth > 0))"""
 FIT = """() => {
     const bounds = app.graph._nodes.reduce((b, n) => [Math.max(b[0], n.pos[0] + n.size[0]), Math.max(b[1], n.pos[1] + n.size[1])], [0, 0])
-    const scale = Math.min(1500 / bounds[0], 840 / bounds[1])
+    const scale = Math.min(1440 / bounds[0], 800 / bounds[1])
     app.canvas.ds.scale = scale
-    app.canvas.ds.offset = [(1600 / scale - bounds[0]) / 2, (900 / scale - bounds[1]) / 2 + 20 / scale]
+    app.canvas.ds.offset = [(1660 / scale - bounds[0]) / 2, (940 / scale - bounds[1]) / 2 + 20 / scale]
     app.canvas.min_font_size_for_lod = 0  // texts at any scale
     app.canvas.draw(true, true)
 }"""
@@ -70,8 +73,9 @@ def draw(page: Any, server: Server, source: Path) -> None:
     page.evaluate(FIT)  # the frontend loads the pictures of nodes that are in view
     if "CheckpointLoaderSimple" not in source.read_text(encoding="utf-8"):  # there is none here
         page.locator("[data-testid=queue-button]").first.click()
-        page.wait_for_function(LOADED, timeout=180_000)
+        page.wait_for_function(LOADED, timeout=600_000)
         page.wait_for_timeout(1500)
+    page.evaluate("app.graph._nodes.forEach(node => { node.has_errors = false })")  # a file that is not on this machine
     page.evaluate(FIT)
     page.wait_for_timeout(1500)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

@@ -19,7 +19,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="browser tests ne
 from freesteer.tools.draw_workflows import FIT  # noqa: E402  (it needs playwright as well)
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
-UNKNOWN_NODES = "app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types)).map(node => node.type)"
+UNKNOWN_NODES = """app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types))
+    .map(node => node.type).filter(type => !['CheckpointLoaderSimple', 'LoadImage'].includes(type))"""  # files of the user
 SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
@@ -102,10 +103,8 @@ def test_the_workflow_runs_in_the_browser_and_shows_its_pictures(server: Server,
     before = {node: photograph(page, node) for node in shows}
     page.evaluate(FIT)  # the frontend loads the pictures of nodes that are in view
     page.locator("[data-testid=queue-button]").first.click()
-    page.evaluate("app.canvas.stopRendering()")  # drawing 60 times a second takes the processor from the server
     loaded = "ids => ids.map(id => app.graph.getNodeById(id).imgs).every(imgs => imgs?.length && imgs.every(img => img.naturalWidth > 0))"
     page.wait_for_function(loaded, arg=shows, timeout=SECONDS * 1000)
-    page.evaluate("app.canvas.startRendering()")
     page.wait_for_timeout(1000)
     assert trouble(page) == []
     for node in shows:

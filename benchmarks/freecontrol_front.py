@@ -140,7 +140,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     folder = ROOT / ("output" if quick else "docs")
     folder.mkdir(exist_ok=True)
-    figures = measure(2 if quick else 32, folder)
+    figures = measure(2 if quick else 16, folder)
     sys.stderr.write(f"The drawings are in {folder}.\n")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 

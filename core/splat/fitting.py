@@ -1,0 +1,121 @@
+"""Gaussians from frames whose cameras and depths are nearly known, with the cameras refined by the same gradient.
+
+3D Gaussian Splatting (https://arxiv.org/abs/2308.04079): .8 L1 + .2 (1 - SSIM). Against COLMAP-Free 3DGS (2312.07504): every
+frame brings its own points where the model is empty or wrong, cameras and exposures are refined together with the Gaussians.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import kornia.metrics
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import cameras
+from ..cameras import CameraPath
+from . import harmonics
+from .gaussians import Gaussians, join
+from .rasteriser import Rendered, render
+
+RATES = {"positions": 4e-4, "scales": 8e-3, "rotations": 4e-3, "opacities": 4e-2, "sh": 8e-3}  # positions: of the median depth
+CAMERA_RATE, EXPOSURE_RATE = 4e-4, 2e-3
+SIMILARITY, DEPTH_WEIGHT = 0.2, 0.05  # of 1 - SSIM, and of the relative error of depth
+OPACITY, SIZE = 0.7, 0.6  # of a new Gaussian; SIZE: deviation, in pixels of the frame it comes from
+EMPTY, WRONG = 0.5, 0.08  # alpha below which, and relative depth before which, a frame brings new points
+FAINT = 0.02  # what is less opaque is taken away
+Look = Callable[[int, int, "Fit"], None]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """gaussians; path: the refined cameras; exposures: (F, 2), gain - 1 and offset of each frame."""
+
+    gaussians: Gaussians
+    path: CameraPath
+    exposures: Tensor
+
+
+def points_of(pictures: Tensor, depth: Tensor, keep: Tensor, path: CameraPath, frame: int) -> Gaussians:
+    """A round Gaussian for each kept pixel of a frame. pictures: (F, H, W, 3), depth, keep: (H, W)."""
+    camera = path[frame]
+    y, x = keep.nonzero().unbind(1)
+    z = depth[y, x]
+    pixel = torch.stack([x, y], -1) + 0.5
+    seen = torch.cat([(pixel - camera.centre) / camera.focal, torch.ones_like(z)[:, None]], -1) * z[:, None]
+    back = cameras.inverse(camera.pose)
+    scales = (SIZE * z / camera.focal.mean())[:, None].expand(-1, 3)
+    turned = torch.zeros(len(z), 4).to(z)
+    turned[:, 0] = 1
+    return Gaussians(
+        seen @ back[:3, :3].mT + back[:3, 3], scales.clone(), turned, torch.full_like(z, OPACITY), harmonics.of_colours(pictures[frame, y, x])
+    )
+
+
+def grown(gaussians: Gaussians | None, pictures: Tensor, depths: Tensor, path: CameraPath, frames: list[int]) -> Gaussians:
+    """With the points of `frames`, one after the other, where what is there so far shows nothing, or something far behind."""
+    for frame in frames:
+        known = depths[frame] > 0
+        if gaussians is not None:
+            shown = render(gaussians, path[frame])
+            known &= (shown.alpha < EMPTY) | (shown.depth > depths[frame] * (1 + WRONG) + 1e-6)
+        fresh = points_of(pictures, depths[frame], known, path, frame)
+        gaussians = fresh if gaussians is None else join([gaussians, fresh])
+    assert gaussians is not None
+    return gaussians
+
+
+def fit(
+    gaussians: Gaussians, pictures: Tensor, depths: Tensor, path: CameraPath, exposures: Tensor, iterations: int, refine: bool = True,
+    look: Look = lambda step, total, fit: None, seed: int = 0,
+) -> Fit:  # fmt: skip
+    """Gaussians and cameras that show the pictures. depths: (F, H, W), 0 where unknown; refine: whether cameras may change."""
+    median = float(depths[depths > 0].median())
+    raw = {
+        "positions": gaussians.positions.clone(), "scales": gaussians.scales.log(), "rotations": gaussians.rotations.clone(),
+        "opacities": torch.logit(gaussians.opacities.clamp(1e-4, 1 - 1e-4)), "sh": gaussians.sh.clone(),
+    }  # fmt: skip
+    twists, light = torch.zeros(len(pictures), 6).to(pictures), exposures.clone()
+    leaves = [*raw.values(), twists, light]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    rates = [RATES[name] * (median if name == "positions" else 1) for name in raw] + [CAMERA_RATE, EXPOSURE_RATE]
+    optimiser = torch.optim.Adam([{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=True)], eps=1e-15)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.05 ** (1 / max(iterations, 1)))
+    order = torch.Generator().manual_seed(seed)
+    frames: list[int] = []
+
+    def now() -> Fit:
+        with torch.no_grad():
+            return Fit(activated(raw).detach(), replace(path, poses=cameras.exponential(twists) @ path.poses), light.detach().clone())
+
+    for step in range(iterations):
+        frames = frames or torch.randperm(len(pictures), generator=order).tolist()
+        frame = frames.pop()
+        pose = cameras.exponential(twists[frame] if refine and frame > 0 else twists[frame].detach()) @ path.poses[frame]
+        shown = render(activated(raw), path[frame].at(pose))
+        loss = difference(shown, pictures[frame], depths[frame], light[frame])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        look(step + 1, iterations, now()) if (step + 1) % max(1, iterations // 20) == 0 else None
+    found = now()
+    return replace(found, gaussians=found.gaussians[found.gaussians.opacities > FAINT])
+
+
+def activated(raw: dict[str, Tensor]) -> Gaussians:
+    return Gaussians(
+        raw["positions"], raw["scales"].exp(), F.normalize(raw["rotations"], dim=-1), raw["opacities"].sigmoid(), raw["sh"]
+    )
+
+
+def difference(shown: Rendered, picture: Tensor, depth: Tensor, exposure: Tensor) -> Tensor:
+    """The loss of one frame: of its picture, under its own exposure, and of its depth where that is known."""
+    colour = shown.colour * (1 + exposure[0]) + exposure[1]
+    both = torch.stack([colour, picture]).movedim(-1, 1)
+    similarity = kornia.metrics.ssim(both[:1], both[1:], 11).mean()
+    loss = (1 - SIMILARITY) * (colour - picture).abs().mean() + SIMILARITY * (1 - similarity)
+    known = (depth > 0) & (shown.alpha.detach() > EMPTY)
+    if known.any():
+        loss = loss + DEPTH_WEIGHT * ((shown.depth - depth).abs() / depth)[known].mean()
+    return loss

@@ -1,0 +1,86 @@
+"""From a clip with monocular depth to the camera of every frame: one frame after the other, then all together (see bundle.py)."""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import cameras
+from ..cameras import CameraPath
+from .bundle import Level, State, adjust, agreement, pyramid, set_frame, start
+
+STEPS, LOCAL_STEPS, GLOBAL_STEPS = 10, 3, 10
+BACK = (1, 2, 4)  # frames before it that a new one is compared with
+WINDOW = 5  # frames that are adjusted again with every new one
+APART = (1, 2, 4, 8, 16, 32)  # of frames that are compared at the end
+LOST = 0.25  # of a frame's pixels agree with another frame's: less is no evidence
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """state: cameras, depth scales, exposures; confidence: (F,), the share of pixels that agree with another frame, 0..1."""
+
+    state: State
+    levels: list[Level]
+    confidence: Tensor
+    iterations: int
+
+    @property
+    def lost(self) -> list[int]:
+        """Frames whose place is not known."""
+        return (self.confidence < LOST).nonzero()[:, 0].tolist()
+
+    def path(self, size: tuple[int, int]) -> CameraPath:
+        """The cameras of pictures of a size (h, w)."""
+        height, width = size
+        focal = self.state.focal * width
+        return CameraPath(self.state.poses, torch.stack([focal, focal]), focal.new_tensor([width / 2, height / 2]), size)
+
+
+def track(
+    pictures: Tensor, depths: Tensor, valid: Tensor, focal: float, focal_known: bool = True, inverse: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Tracked:  # fmt: skip
+    """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), each frame's right up to a scale and a shift, and where they are valid.
+
+    inverse: depths are 1 / depth, so that near is large. focal: in widths of the picture; a guess within a third of the truth where it is not known. The first camera is the world.
+    """
+    levels = pyramid(pictures, depths, valid)
+    count, iterations = len(pictures), 0
+    state = start(count, focal, depths, valid, inverse)
+    for frame in range(1, count):
+        pairs = [pair for back in BACK if back <= frame for pair in ((frame, frame - back), (frame - back, frame))]
+        state = _place(levels[:-1] or levels, state, frame, pairs)
+        window = range(max(1, frame - WINDOW + 1), frame + 1)
+        if frame > 1:
+            near = between(range(max(0, frame - WINDOW), frame + 1), (1, 2, 4))
+            state, _ = adjust(levels[-2 if len(levels) > 1 else 0], state, near, [0, *window], LOCAL_STEPS)
+        iterations += STEPS * len(levels) + LOCAL_STEPS
+        progress(frame, count)
+    everything = between(range(count), APART)
+    for level in levels:
+        state, _ = adjust(level, state, everything, range(count), GLOBAL_STEPS, focal=not focal_known)
+        iterations += GLOBAL_STEPS
+    return Tracked(state, levels, agreement(levels[-1], state, between(range(count), (1, 2))), iterations)
+
+
+def between(frames: range, apart: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Pairs of frames, both ways, that are so far apart."""
+    return [pair for a in frames for gap in apart if a + gap in frames for pair in ((a, a + gap), (a + gap, a))]
+
+
+def _place(levels: list[Level], state: State, frame: int, pairs: list[tuple[int, int]]) -> State:
+    """A new frame: from where the camera would be if it moved on as before, and from where it was; what fits better stays."""
+    last = state.poses[frame - 1]
+    guesses = [last]
+    if frame > 1:
+        guesses.insert(0, last @ cameras.inverse(state.poses[frame - 2]) @ last)
+    found = []
+    for guess in guesses:
+        placed, cost = adjust(levels[0], set_frame(state, frame, guess), pairs, [frame], STEPS)
+        found.append((cost, placed))
+    placed = min(found, key=lambda each: each[0])[1]
+    for level in levels[1:]:
+        placed, _ = adjust(level, placed, pairs, [frame], STEPS)
+    return placed

@@ -1,7 +1,17 @@
 """Every node of the pack, for the host."""
 from comfy_api.latest import ComfyExtension, io
 
-from . import freecontrol, freecontrol_basis, freecontrol_from_image, freecontrol_views, playground
+from . import (
+    camera_paths,
+    freecontrol,
+    freecontrol_basis,
+    freecontrol_from_image,
+    freecontrol_views,
+    playground,
+    splat_clip,
+    splat_reconstruct,
+    splat_render,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     *playground.NODES,
@@ -9,6 +19,10 @@ NODES: list[type[io.ComfyNode]] = [
     *freecontrol_basis.NODES,
     *freecontrol.NODES,
     *freecontrol_views.NODES,
+    *splat_reconstruct.NODES,
+    *splat_render.NODES,
+    *camera_paths.NODES,
+    *splat_clip.NODES,
 ]
 
 

@@ -168,7 +168,7 @@ def residuals(level: Level, state: State, pairs: Tensor):
 
 
 def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Half of the Hessian, (n, n), and of the slope, (n,), of the cost, and the cost: all parameters of all frames, and the focal length."""
+    """Half of the cost's Hessian, (n, n), and slope, (n,), by the parameters of all frames and the focal length; and the cost."""
     count = len(state.poses) * PER_FRAME + 1
     hessian, slope = pairs.new_zeros(count, count, dtype=level.maps.dtype), pairs.new_zeros(count, dtype=level.maps.dtype)
     cost, places = 0.0, 0.0

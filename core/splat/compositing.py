@@ -118,7 +118,7 @@ def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> I
     order = tiles.count.argsort(descending=True)
     order = order[: int((tiles.count > 0).sum())]
     batch = max(1, AT_ONCE.get(means.device.type, AT_ONCE_ELSEWHERE) // (pixels * CHUNK))
-    for these in order.split(batch):
+    for these in order.split(batch) if len(order) else ():
         left = means.new_ones(len(these), pixels)
         longest = int(tiles.count[these[0]])
         done = 0

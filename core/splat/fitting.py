@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import cameras
-from ..cameras import CameraPath
+from ..cameras import Camera, CameraPath
 from . import harmonics
 from .gaussians import Gaussians, join
 from .rasteriser import Rendered, render
 
 RATES = {"positions": 4e-4, "scales": 8e-3, "rotations": 4e-3, "opacities": 4e-2, "sh": 8e-3}  # positions: of the median depth
-CAMERA_RATE, EXPOSURE_RATE = 4e-4, 2e-3
+CAMERA_RATE, EXPOSURE_RATE, POSE_RATE = 4e-4, 2e-3, 4e-3
 SIMILARITY, DEPTH_WEIGHT = 0.2, 0.05  # of 1 - SSIM, and of the relative error of depth
 OPACITY, SIZE = 0.7, 0.6  # of a new Gaussian; SIZE: deviation, in pixels of the frame it comes from
 EMPTY, WRONG = 0.5, 0.08  # alpha below which, and relative depth before which, a frame brings new points
@@ -46,9 +46,8 @@ def points_of(pictures: Tensor, depth: Tensor, keep: Tensor, path: CameraPath, f
     scales = (SIZE * z / camera.focal.mean())[:, None].expand(-1, 3)
     turned = torch.zeros(len(z), 4).to(z)
     turned[:, 0] = 1
-    return Gaussians(
-        seen @ back[:3, :3].mT + back[:3, 3], scales.clone(), turned, torch.full_like(z, OPACITY), harmonics.of_colours(pictures[frame, y, x])
-    )
+    colours = harmonics.of_colours(pictures[frame, y, x])
+    return Gaussians(seen @ back[:3, :3].mT + back[:3, 3], scales.clone(), turned, torch.full_like(z, OPACITY), colours)
 
 
 def grown(gaussians: Gaussians | None, pictures: Tensor, depths: Tensor, path: CameraPath, frames: list[int]) -> Gaussians:
@@ -117,5 +116,22 @@ def difference(shown: Rendered, picture: Tensor, depth: Tensor, exposure: Tensor
     loss = (1 - SIMILARITY) * (colour - picture).abs().mean() + SIMILARITY * (1 - similarity)
     known = (depth > 0) & (shown.alpha.detach() > EMPTY)
     if known.any():
-        loss = loss + DEPTH_WEIGHT * ((shown.depth - depth).abs() / depth)[known].mean()
+        loss = loss + DEPTH_WEIGHT * ((shown.depth[known] - depth[known]).abs() / depth[known]).mean()
     return loss
+
+
+def refine_pose(gaussians: Gaussians, picture: Tensor, camera: Camera, steps: int) -> Tensor:
+    """The pose (4, 4) from which a scene looks most like a picture (H, W, 3), starting at the camera's, within a few pixels of it."""
+    twist = torch.zeros(6).to(picture).requires_grad_()
+    exposure = torch.zeros(2).to(picture).requires_grad_()
+    optimiser = torch.optim.Adam([{"params": [twist], "lr": POSE_RATE}, {"params": [exposure], "lr": EXPOSURE_RATE}])
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.05 ** (1 / steps))
+    nothing = torch.zeros_like(picture[..., 0])
+    for _ in range(steps):
+        shown = render(gaussians, camera.at(cameras.exponential(twist) @ camera.pose))
+        loss = difference(shown, picture, nothing, exposure)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return (cameras.exponential(twist) @ camera.pose).detach()

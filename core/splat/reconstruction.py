@@ -45,8 +45,8 @@ def reconstruct(
 ) -> Reconstruction:  # fmt: skip
     """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), right up to a scale and a shift for each frame, and where they are valid.
 
-    inverse: depths are 1 / depth. focal: in widths of the picture. The first camera is the world; its depth gives the unit. look: called with what is being
-    done, how much of it is done, and what there is so far.
+    inverse: depths are 1 / depth. focal: in widths of the picture. The first camera is the world; its depth gives the unit.
+    look: called with what is being done, how much of it is done, and what there is so far.
     """
     tracked = track(pictures, depths, valid, focal, focal_known, inverse, lambda done, total: look("finding cameras", done / total, None))
     count, size = len(pictures), (pictures.shape[1], pictures.shape[2])

@@ -44,7 +44,8 @@ def track(
 ) -> Tracked:  # fmt: skip
     """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), each frame's right up to a scale and a shift, and where they are valid.
 
-    inverse: depths are 1 / depth, so that near is large. focal: in widths of the picture; a guess within a third of the truth where it is not known. The first camera is the world.
+    inverse: depths are 1 / depth, so that near is large. focal: in widths of the picture; a guess within a third of the truth
+    where it is not known. The first camera is the world.
     """
     levels = pyramid(pictures, depths, valid)
     count, iterations = len(pictures), 0

@@ -65,9 +65,11 @@ def grown(gaussians: Gaussians | None, pictures: Tensor, depths: Tensor, path: C
 
 def fit(
     gaussians: Gaussians, pictures: Tensor, depths: Tensor, path: CameraPath, exposures: Tensor, iterations: int, refine: bool = True,
-    look: Look = lambda step, total, fit: None, seed: int = 0,
+    look: Look = lambda step, total, fit: None, seed: int = 0, still: tuple[str, ...] = (),
 ) -> Fit:  # fmt: skip
-    """Gaussians and cameras that show the pictures. depths: (F, H, W), 0 where unknown; refine: whether cameras may change."""
+    """Gaussians and cameras that show the pictures. depths: (F, H, W), 0 where unknown; refine: whether cameras may change;
+    still: parts of the Gaussians that may not.
+    """
     median = float(depths[depths > 0].median())
     raw = {
         "positions": gaussians.positions.clone(), "scales": gaussians.scales.log(), "rotations": gaussians.rotations.clone(),
@@ -77,7 +79,7 @@ def fit(
     leaves = [*raw.values(), twists, light]
     for leaf in leaves:
         leaf.requires_grad_()
-    rates = [RATES[name] * (median if name == "positions" else 1) for name in raw] + [CAMERA_RATE, EXPOSURE_RATE]
+    rates = [0.0 if name in still else RATES[name] * (median if name == "positions" else 1) for name in raw] + [CAMERA_RATE, EXPOSURE_RATE]
     optimiser = torch.optim.Adam([{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=True)], eps=1e-15)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.05 ** (1 / max(iterations, 1)))
     order = torch.Generator().manual_seed(seed)

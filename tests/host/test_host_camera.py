@@ -38,12 +38,13 @@ def middle(brightness: torch.Tensor) -> torch.Tensor:
 
 
 def seen_by_host(scene: Gaussians, info: dict, size: tuple[int, int]) -> torch.Tensor:
+    nodes = host()
     from comfy_api.latest import Types
 
     parts = (scene.positions, scene.scales, scene.rotations, scene.opacities[:, None], scene.sh)
     splat = Types.SPLAT(*(part[None] for part in parts))
     options = {"frames": 1, "splat_scale": 1.0, "sharpen": 1.0, "headlight_shading": 0.0, "opacity_threshold": 0.0}
-    shown = host().RenderSplat.execute(
+    shown = nodes.RenderSplat.execute(
         splat, size[1], size[0], **options, background="#000000", render_style="color", camera_info=info
     )  # fmt: skip
     return shown.result[1][0]

@@ -1,5 +1,6 @@
 import math
 import time
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -8,6 +9,16 @@ import torch.nn.functional as F
 from freesteer.core.cameras import inverse
 from freesteer.playground import clips
 from torch import Tensor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The tensors are small: more threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 everywhere = pytest.mark.parametrize("kind", clips.KINDS)
 
@@ -278,11 +289,6 @@ def test_corruption_repeats_by_its_seed_and_leaves_the_clip_alone():
 
 
 def test_one_core_draws_a_clip_in_five_seconds():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        started = time.process_time()
-        clips.draw("sideways")
-        assert time.process_time() - started < 5
-    finally:
-        torch.set_num_threads(threads)
+    started = time.process_time()
+    clips.draw("sideways")
+    assert time.process_time() - started < 5

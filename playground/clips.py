@@ -99,8 +99,9 @@ class Box:
         turn = self.turn.to(rays)
         middle = (self.centre.to(rays) - start) @ turn.mT
         along = rays @ turn.mT
-        middle, spread = middle / along, (self.half.to(rays) / along).abs()
-        enter, leave = (middle - spread).amax(-1), (middle + spread).amin(-1)
+        half = self.half.to(rays)
+        low, high = (middle - half) / along, (middle + half) / along
+        enter, leave = torch.minimum(low, high).amax(-1), torch.maximum(low, high).amin(-1)
         return torch.where((enter < leave) & (enter > 0), enter, torch.inf)
 
     def normals(self, points: Tensor) -> Tensor:

@@ -104,8 +104,8 @@ def test_one_frame_is_a_clip_too():
 
 @everywhere
 def test_depth_is_finite_and_at_a_sensible_distance(kind):
-    for seed in range(12):
-        clip = clips.draw(kind, 6, (24, 32), seed)
+    for seed in range(8):
+        clip = clips.draw(kind, 4, (24, 32), seed)
         assert clip.depth.isfinite().all()
         assert clip.depth.min() > 1.4 and clip.depth.max() < 8.2
         assert clip.depth.max() / clip.depth.min() > 2
@@ -158,28 +158,28 @@ def test_a_frame_warped_by_depth_and_poses_is_the_other_frame(kind):
         assert seen.float().mean() > 0.6
         error = (picture - clip.frames[target]).abs().mean(-1)[seen]
         still = (clip.frames[source] - clip.frames[target]).abs().mean(-1)[seen]
-        assert error.median() < 0.012
+        assert error.median() < 0.015
         assert still.median() > 4 * error.median()
 
 
 @everywhere
-def test_colour_and_depth_show_the_same_place_to_a_tenth_of_a_pixel(kind):
-    clip = clips.draw(kind, 24, (96, 128))
+def test_colour_and_depth_show_the_same_place_to_a_twentieth_of_a_pixel(kind):
+    clip = drawn(kind)
     picture, seen = warped(clip, 10, 12)
     down, across = (torch.gradient(clip.frames[12], dim=d)[0][seen].flatten() for d in (0, 1))
     moved = torch.linalg.lstsq(torch.stack([across, down], -1), (picture - clip.frames[12])[seen].flatten()[:, None]).solution
-    assert moved.abs().max() < 0.1
+    assert moved.abs().max() < 0.05
 
 
 @everywhere
 def test_neighbouring_frames_move_by_a_few_pixels(kind):
     for seed in range(3):
-        clip = clips.draw(kind, 24, (96, 128), seed) if seed == 0 else drawn(kind, seed)
+        clip = clips.draw(kind, 24, (24, 32), seed)
         height, width = clip.path.size
         pixels = torch.stack(torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy"), -1)
         motion = torch.stack([(projected(clip, f + 1, points_of(clip, f))[0] - pixels).norm(dim=-1) for f in range(23)]) * 128 / width
-        assert motion.max() < 11
-        assert motion.flatten(1).quantile(0.99, 1).max() < 9
+        assert motion.max() < 9.5
+        assert motion.flatten(1).quantile(0.99, 1).max() < 8.5
         assert 0.6 < motion.flatten(1).median(1).values.median() < 5
         spread = motion.flatten(1).quantile(0.95, 1) - motion.flatten(1).quantile(0.05, 1)
         assert spread.median() > 1  # parallax
@@ -190,7 +190,7 @@ def test_there_is_something_to_see_everywhere(kind):
     clip = drawn(kind)
     patches = clip.frames[::6].permute(0, 3, 1, 2).unfold(2, 8, 8).unfold(3, 8, 8)
     contrast = patches.std((-1, -2)).amax(1).flatten()
-    assert contrast.quantile(0.01) > 0.015 and contrast.median() > 0.06
+    assert contrast.quantile(0.01) > 0.02 and contrast.median() > 0.06
     assert (clip.frames.amax(-1) < 0.02).float().mean() < 0.01 and (clip.frames.amin(-1) > 0.99).float().mean() < 0.01
 
 
@@ -199,7 +199,7 @@ def test_96_pixels_are_enough_for_the_textures():
     for kind in clips.KINDS:
         coarse, fine = (clips.draw(kind, 2, size).frames[1].permute(2, 0, 1)[None] for size in ((72, 96), (288, 384)))
         error = (F.avg_pool2d(fine, 4) - coarse).abs()
-        assert error.mean() < 0.006 and error.flatten().quantile(0.99) < 0.06
+        assert error.mean() < 0.005 and error.flatten().quantile(0.99) < 0.06
 
 
 @everywhere
@@ -212,7 +212,7 @@ def test_a_seed_draws_the_same_clip_and_another_seed_another(kind):
 
 def test_more_frames_are_the_same_way_with_smaller_steps():
     for kind in clips.KINDS:
-        few, many = clips.draw(kind, 3, (24, 32)), clips.draw(kind, 5, (24, 32))
+        few, many = clips.draw(kind, 3, (12, 16)), clips.draw(kind, 5, (12, 16))
         torch.testing.assert_close(many.path.poses[::2], few.path.poses, atol=1e-5, rtol=0)
         torch.testing.assert_close(many.depth[::2], few.depth, atol=1e-3, rtol=0)
 

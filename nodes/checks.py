@@ -65,14 +65,17 @@ def image(name: str, value: Tensor) -> Tensor:
     return colours.float().clamp(0, 1)
 
 
-def mask(name: str, value: Tensor, size: tuple[int, int], pictures: int) -> Tensor:
-    """(1 or B, 1, H, W) in 0..1 for `pictures` pictures of a size (H, W); scaled if only its size differs, not its aspect."""
+def mask(name: str, value: Tensor, size: tuple[int, int], pictures: int, empty: bool = False) -> Tensor:
+    """(1 or B, 1, H, W) in 0..1 for `pictures` pictures of a size (H, W); scaled if only its size differs, not its aspect.
+
+    empty: whether there may be nothing on it.
+    """
     if not isinstance(value, Tensor) or value.ndim not in (2, 3) or 0 in value.shape:
         raise InputError(f"{name} has to be a MASK (pictures, height, width); what came is {_shape(value)}.")
     value = value.float()[None] if value.ndim == 2 else value.float()
     if not torch.isfinite(value).all():
         raise InputError(f"{name} has values that are not numbers (NaN or infinity): check the node before it.")
-    if not (value > 0).flatten(1).any(1).all():
+    if not empty and not (value > 0).flatten(1).any(1).all():
         raise InputError(f"{name} is empty, so nothing would be placed: paint on it, or disconnect it (Load Image gives an empty one).")
     if len(value) not in (1, pictures):
         raise InputError(f"{name} has {len(value)} masks for {pictures} pictures: connect one for all, or one for each.")

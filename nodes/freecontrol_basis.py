@@ -62,7 +62,8 @@ class ExtractBasis(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that will draw the steered pictures. LoRAs on it count."),
                 io.Clip.Input("clip", tooltip="Reads the prompts; take that of the model."),
                 io.Latent.Input(
-                    "latent", tooltip="A latent as large as the pictures you will make: layout is learnt at this size. What it shows does not matter."
+                    "latent", tooltip="A latent as large as the pictures you will make: layout is learnt at this size. What it shows does "
+                    "not matter.",
                 ),
                 io.String.Input(
                     "prompts",

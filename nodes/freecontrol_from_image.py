@@ -38,8 +38,8 @@ class FreeControlFromImage(io.ComfyNode):
                 ),
                 io.String.Input(
                     "subject", default="a star", multiline=True, tooltip="What is placed, in a few general words, such as 'a dog'. The "
-                    "prompt of the sampler then says which dog, and where it lives. Other words for it, one a line, make layout depend less on "
-                    "looks; the condition is read with the first.",
+                    "prompt of the sampler then says which dog, and where it lives. Other words for it, one a line, make layout depend "
+                    "less on looks; the condition is read with the first.",
                 ),
                 strength_input(),
                 io.Mask.Input(

@@ -76,7 +76,10 @@ class Covariance:
         keys = keys.float()
         centred = (keys - keys.mean(1, keepdim=True)).flatten(0, 1)
         self.total += keys.sum((0, 1)).cpu()
-        self.gram += (centred.mT @ centred).cpu()
+        if keys.device == self.gram.device:
+            self.gram.addmm_(centred.mT, centred)  # without a second C x C
+        else:
+            self.gram += (centred.mT @ centred).to(self.gram.device)
         self.rows += len(centred)
 
     @property

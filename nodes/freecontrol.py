@@ -150,7 +150,8 @@ class FreeControl(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "formula", options=list(FORMULAS), default=FORMULAS[0], advanced=True, tooltip="FreeSteer: layout is told apart from "
-                    "light and colour, which stay those of the unsteered picture. Paper: the energies of FreeControl as published.",
+                    "light and colour, which stay those of the unsteered picture. Paper: the energies of "
+                    "the published FreeControl, followed by our step.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="Draws in the given layout, with any sampler, scheduler and number of steps.")],

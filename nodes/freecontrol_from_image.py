@@ -24,8 +24,9 @@ class FreeControlFromImage(io.ComfyNode):
             display_name="FreeControl From Image",
             category=CATEGORY,
             description=(
-                "The layout of any picture (photo, silhouette, edge map, scribble, depth map, pose) for any model, without a ControlNet. "
-                "It goes between the loader and the sampler. The first run takes as long as making twenty pictures; later ones are quick."
+                "The layout of any picture (photo, silhouette, edge map, scribble, depth map, pose) for any model that FreeSteer knows, "
+                "without a ControlNet. It goes between the loader and the sampler. The first run takes as long as making twenty "
+                "pictures; later ones are quick."
             ),
             search_aliases=ALIASES,
             inputs=[

@@ -161,7 +161,10 @@ class DrawCondition(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The condition, for Structure From Image."),
-                io.Mask.Output(display_name="mask", tooltip="Exactly where the shape is, for Structure From Image or Condition Overlap."),
+                io.Mask.Output(
+                    display_name="mask", tooltip="Where the shape is, for Structure From Image or Condition Overlap; of a scribble, "
+                    "what was meant.",
+                ),
             ],
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ from .semantic_basis import Basis, LayerBasis
 
 FORMAT, VERSION = "freesteer_basis", "1"
 LARGEST = 2**31  # bytes; SDXL with 30 layers, 60 levels and 64 components of their own takes a third of it
+MARGIN = 2**20  # for the header
 MOST = {"levels": 1000, "layers": 1000, "channels": 65536, "prompts": 1000, "letters": 100_000}
 PARTS = ("mean", "components", "deviation")
 
@@ -49,9 +50,12 @@ def save(path: Path, made: ModelBasis) -> None:
         "format": FORMAT, "version": VERSION, "family": made.family, "layers": json.dumps(list(basis.layers)),
         "prompts": json.dumps(made.prompts), "size": json.dumps(made.size), "shared": json.dumps(basis.shared),
     }  # fmt: skip
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > LARGEST - MARGIN:
+        raise BasisFileError("This basis is larger than 2 GB: make it with fewer components or steps, or with shared on.")
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, about)
+        save_file(tensors, unfinished, about)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -77,6 +77,8 @@ class Energy:
 
     def _coordinates(self, layer: str, keys: Tensor, sigma: float) -> Tensor:
         basis = self.structure.basis
+        if not basis.shared:  # the components that the condition was read with
+            sigma = float(self.structure.sigmas[round(log_position(self.structure.sigmas, sigma))])
         return basis.layers[layer].coordinates(keys, basis.nearest(sigma))
 
     def remember(self, features: dict[str, Tensor], sigma: float) -> None:

@@ -3,10 +3,12 @@
 A model that has seen few line drawings takes a thin outline for texture, not for the edge of a thing. Filling what the lines
 enclose gives it a silhouette, which it understands; strokes that enclose nothing stay as they are.
 """
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import binary_closing, binary_dilation, binary_opening, label
 from torch import Tensor
 
@@ -15,13 +17,26 @@ THIN = 0.45  # of what is drawn; less than this remains of a line drawing when s
 GROUND, DRAWN = 0.15, 0.9  # grey of what is left and of what is filled
 CONTRAST = 0.3  # of lines to their ground, at least
 FLAT, GROUND_SHARE = 0.2, 0.8  # of a line drawing at least this share differs from its ground by less than FLAT of the contrast
+LARGEST = 384  # pixels of the shorter side that are looked at
 STROKE, GAP = 0.035, 0.016  # of the picture's shorter side: the widest stroke, and the widest gap that is closed
 
 
 def fill(pictures: Tensor) -> Tensor:
     """Line drawings among `pictures` (B, H, W, 3), light on dark or dark on light, as silhouettes; others as they are."""
-    filled = [_fill(picture) for picture in pictures.mean(-1).cpu().numpy()]
-    return torch.stack([p if f is None else f.to(p) for p, f in zip(pictures, filled, strict=True)])
+    size = pictures.shape[1:3]
+    smaller = max(1.0, min(size) / LARGEST)  # morphology takes time like the side to the fourth power
+    grey = pictures.mean(-1)
+    if smaller > 1:
+        grey = F.interpolate(grey[:, None], [round(side / smaller) for side in size], mode="area")[:, 0]
+    filled = [_fill(picture) for picture in grey.cpu().numpy()]
+    return torch.stack([p if f is None else _resized(f, size).to(p) for p, f in zip(pictures, filled, strict=True)])
+
+
+def _resized(picture: Tensor, size: Sequence[int]) -> Tensor:
+    """(h, w, 3) to (H, W, 3)."""
+    if picture.shape[:2] == size:
+        return picture
+    return F.interpolate(picture.movedim(-1, 0)[None], list(size), mode="bilinear")[0].movedim(0, -1)
 
 
 def _fill(grey: np.ndarray) -> Tensor | None:

@@ -64,19 +64,22 @@ class Basis:
 
 
 class Covariance:
-    """Streaming mean and within-picture covariance of keys; memory C x C whatever the number of pictures."""
+    """Streaming mean and within-picture covariance of keys, in host memory: C x C whatever the number of pictures."""
 
-    def __init__(self, channels: int, device: torch.device | str = "cpu"):
-        self.total = torch.zeros(channels, device=device)
-        self.gram = torch.zeros(channels, channels, device=device)
+    def __init__(self, channels: int):
+        self.total = torch.zeros(channels)
+        self.gram = torch.zeros(channels, channels)
         self.rows = 0
 
     def update(self, keys: Tensor) -> None:
         """Takes in keys (pictures, tokens, C)."""
         keys = keys.float()
         centred = (keys - keys.mean(1, keepdim=True)).flatten(0, 1)
-        self.total += keys.sum((0, 1))
-        self.gram.addmm_(centred.mT, centred)
+        self.total += keys.sum((0, 1)).cpu()
+        if keys.device == self.gram.device:
+            self.gram.addmm_(centred.mT, centred)  # without a second C x C
+        else:
+            self.gram += (centred.mT @ centred).to(self.gram.device)
         self.rows += len(centred)
 
     @property
@@ -143,7 +146,9 @@ def _separate(levels: list[Covariance], count: int) -> LayerBasis:
 
 
 def _shared(levels: list[Covariance], count: int) -> LayerBasis:
-    pooled = torch.stack([level.matrix / level.matrix.trace() for level in levels]).mean(0)
+    pooled = torch.zeros_like(levels[0].gram)
+    for level in levels:
+        pooled += level.gram / level.gram.trace()
     components, _ = principal(pooled, count)
     variance = torch.stack([((components @ level.matrix) * components).sum(1) for level in levels])
     deviation = variance.clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)

@@ -56,7 +56,7 @@ def _resident_clone(model: ModelPatcher) -> ModelPatcher:
             "This model's weights move during sampling (dynamic VRAM) and the node that loaded it cannot load it in another way. "
             "Please load it with Load Checkpoint or Load Diffusion Model, or start ComfyUI with --disable-dynamic-vram."
         )
-    return model.clone(disable_dynamic=True)
+    return model.get_non_dynamic_delegate()  # pyright: ignore[reportAttributeAccessIssue]  # loads once for all clones of `model`
 
 
 def _require_single_device(model: ModelPatcher) -> None:
@@ -178,6 +178,7 @@ def _forward_with_gradient(
         x = x.detach().clone().requires_grad_()
         with taps, torch.enable_grad():
             output = run(x).detach()
+            taps.require_all()
             features = dict(taps.features)
             leaves = {name: _widened(feature.detach()).requires_grad_() for name, feature in features.items()}
             torch.set_grad_enabled(True)

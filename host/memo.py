@@ -37,7 +37,7 @@ def identity(model: ModelPatcher) -> Identity:
     """Owners and key of a MODEL with all that has been patched onto it."""
     owners: list[object] = [model.model]
     key: list[object] = [model.patches_uuid]
-    for path, leaf in _leaves((model.model_options, model.object_patches, model.wrappers)):
+    for path, leaf in _leaves((model.model_options, model.object_patches, model.wrappers, model.injections)):
         if isinstance(leaf, PLAIN):
             key.append((path, leaf))
         elif type(leaf).__weakrefoffset__ == 0:  # cannot be an owner: a device, a dtype and the like

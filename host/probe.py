@@ -5,6 +5,7 @@ Features are those of the conditional rows, (pictures, tokens, channels).
 """
 from collections.abc import Callable, Sequence
 
+import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
@@ -12,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from . import steering
-from .taps import Point
+from .taps import Point, TapError
 
 Conditioning = list
 Visit = Callable[[int, dict[str, Tensor], Tensor], None]
@@ -35,42 +36,44 @@ class Probe(comfy.samplers.Sampler):
                 clean = model_wrap(x, x.new_full((len(x),), float(sigma)), **extra_args)
             finally:
                 run.reading = None
+            if not reading.passes:
+                raise TapError(
+                    "The picture could not be read: its prompt does not cover the whole of it. Connect a prompt without an area "
+                    "(Conditioning Set Area), and take context windows off the model."
+                )
             return clean, reading.features
 
         try:
-            return self.walk(predict, model_wrap.inner_model.model_sampling, sigmas, noise, latent_image, callback)
+            return self.walk(predict, model_wrap.inner_model.model_sampling, sigmas, noise, latent_image)
         finally:
             run.guides = guides
 
 
-def _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas, callback=None, seed=0) -> Tensor:
+def _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas) -> Tensor:
+    ending = torch.cat([sigmas, torch.zeros(1)])  # as every schedule of the host has it
     return comfy.sample.sample_custom(
-        steering.readable(model), noise, cfg, Probe(points, walk), sigmas, positive, negative, latent,
-        callback=callback, disable_pbar=True, seed=seed,
-    )  # fmt: skip
+        steering.readable(model), noise, cfg, Probe(points, walk), ending, positive, negative, latent, disable_pbar=True, seed=0
+    )
 
 
 def generate(
     model: ModelPatcher, points: Sequence[Point], positive: Conditioning, negative: Conditioning, cfg: float,
-    noise: Tensor, latent: Tensor, sigmas: Tensor, visit: Visit, callback=None, seed: int = 0,
+    noise: Tensor, latent: Tensor, sigmas: Tensor, visit: Visit,
 ) -> Tensor:  # fmt: skip
-    """Makes pictures by Euler steps over `sigmas`, and shows `visit` the features at each; gives the latents.
-
-    `sigmas` may end before 0; the sample is then the last prediction of the clean latents.
+    """Makes pictures by Euler steps over falling `sigmas` and then to 0, and shows `visit` what it finds at each of them:
+    its number, the features, and the clean latents that are predicted, in the model's own scale. Gives the latents.
     """
 
-    def walk(predict: Predict, sampling, sigmas: Tensor, noise: Tensor, latent: Tensor, callback) -> Tensor:
+    def walk(predict: Predict, sampling, sigmas: Tensor, noise: Tensor, latent: Tensor) -> Tensor:
         x = sampling.noise_scaling(sigmas[0], noise, latent, True)
         clean = x
         for i in range(len(sigmas) - 1):
             clean, features = predict(x, sigmas[i])
             visit(i, features, clean)
-            if callback is not None:
-                callback(i, clean, x, len(sigmas) - 1)
             x = clean + (x - clean) * (sigmas[i + 1] / sigmas[i])
         return clean
 
-    return _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas, callback, seed)
+    return _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas)
 
 
 def inspect(
@@ -79,7 +82,7 @@ def inspect(
 ) -> None:  # fmt: skip
     """Shows `visit` the features of a given picture at each of `sigmas`, noised forward; `draws` noises are averaged."""
 
-    def walk(predict: Predict, sampling, sigmas: Tensor, noise: Tensor, latent: Tensor, callback) -> Tensor:
+    def walk(predict: Predict, sampling, sigmas: Tensor, noise: Tensor, latent: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         noises = torch.randn((draws, *latent.shape), generator=generator).to(latent)
         for i, sigma in enumerate(sigmas[:-1]):
@@ -94,14 +97,11 @@ def inspect(
 def invert(
     model: ModelPatcher, points: Sequence[Point], positive: Conditioning, latent: Tensor, sigmas: Tensor, steps: int, visit: Visit
 ) -> None:
-    """Shows `visit` the features of a given picture at each of `sigmas` along its DDIM inversion, in `steps` steps upwards."""
+    """Shows `visit` the features of a given picture at each of `sigmas` along its DDIM inversion, which takes about `steps` steps."""
 
-    def walk(predict: Predict, sampling, sigmas: Tensor, noise: Tensor, latent: Tensor, callback) -> Tensor:
+    def walk(predict: Predict, sampling, sigmas: Tensor, noise: Tensor, latent: Tensor) -> Tensor:
         wanted = sigmas[:-1]
-        low, high = float(sampling.sigma_min), float(wanted[0])
-        # evenly spaced on the model's own time axis, with the wanted levels among them
-        times = torch.linspace(float(sampling.timestep(torch.tensor(low))), float(sampling.timestep(torch.tensor(high))), steps)
-        path = torch.cat([torch.stack([sampling.sigma(t) for t in times]).to(wanted), wanted]).unique().clamp(min=low)
+        path = torch.cat([_upwards(sampling, float(wanted[0]), steps).to(wanted), wanted]).unique()
         x = sampling.noise_scaling(path[0], torch.zeros_like(latent), latent, False)
         for i, sigma in enumerate(path):
             clean, features = predict(x, sigma)
@@ -112,3 +112,12 @@ def invert(
         return latent
 
     _sample(model, points, walk, torch.zeros_like(latent), positive, positive, 1.0, latent, sigmas)
+
+
+def _upwards(sampling, high: float, steps: int) -> Tensor:
+    """Sigmas from the model's lowest to `high`, evenly spaced in its own time: for flow models that is sigma itself."""
+    low = float(sampling.sigma_min)
+    if isinstance(sampling, comfy.model_sampling.CONST):
+        return torch.linspace(low, high, steps)
+    first, last = (float(sampling.timestep(torch.tensor(sigma))) for sigma in (low, high))
+    return torch.stack([sampling.sigma(time) for time in torch.linspace(first, last, steps)]).clamp(low, high)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import comfy.model_sampling
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -24,7 +25,9 @@ from .taps import Point, Taps
 
 KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
-REUSE = 0.15  # of log sigma: so near to where a gradient was taken, its step serves again
+REUSE = 0.15  # of the noise, in powers of e: so near to where a gradient was taken, its step serves again
+MEMORY = 0.3  # of the noise, in powers of e: over this distance a step keeps 1/e of the one before
+LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
 Features = dict[str, Tensor]
 
 
@@ -35,9 +38,9 @@ class Session(Protocol):
         """Features (latents, tokens, channels) of the conditional rows to one energy a latent."""
         ...
 
-    def look_ahead(self, predict: "Predict", x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+    def look_ahead(self, predict: "Predict | None", x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         """Called once, at the first guided step: with what the model predicts from x and reads there without this guide, and
-        a way to predict from elsewhere."""
+        a way to predict from elsewhere, if there is one."""
         ...
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
@@ -55,7 +58,9 @@ class Guide(Protocol):
     @property
     def strength(self) -> float: ...
 
-    def start(self, model: ModelPatcher, latent: Tensor) -> Session: ...
+    def start(self, model: ModelPatcher, latent: Tensor) -> Session:
+        """latent: the sampler's noisy x, (B, C, ...), at the first guided step."""
+        ...
 
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
@@ -69,11 +74,20 @@ class Reading:
     points: Sequence[Point]
     energy: Callable[[Features], Tensor] | None = None
     positive: list | None = None
-    features: Features = field(default_factory=dict)
+    passes: list[Features] = field(default_factory=list)
     energies: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
     split: bool = False
     open: bool = False
+
+    @property
+    def features(self) -> Features:
+        """Mean over the passes of a regional prompt: (latents, tokens, channels); empty if none of them could be read."""
+        latents = self.shape[0]
+        return {
+            name: torch.cat([one[name].float().unflatten(0, (-1, latents)) for one in self.passes]).mean(0)
+            for name in (self.passes[0] if self.passes else ())
+        }
 
 
 @dataclass
@@ -91,15 +105,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Held:
-    """The last step, in units of its limit, and where it was taken."""
+    """The last step, in units of its limit, and the noise (see `noise_to_signal`) at which it was taken."""
 
     guides: Sequence[Guide]
-    sigma: float
+    noise: float
     step: Tensor
 
-    def serves(self, guides: Sequence[Guide], sigma: float, shape: torch.Size) -> bool:
-        near = abs(math.log(max(sigma, 1e-9) / max(self.sigma, 1e-9))) < REUSE
-        return near and self.step.shape == shape and list(map(id, self.guides)) == list(map(id, guides))
+    def fits(self, guides: Sequence[Guide], shape: torch.Size) -> bool:
+        return self.step.shape == shape and list(map(id, self.guides)) == list(map(id, guides))
+
+    def distance(self, noise: float) -> float:
+        """In powers of e."""
+        return abs(math.log(max(noise, 1e-9) / max(self.noise, 1e-9)))
 
 
 def attach(model: ModelPatcher, guide: Guide) -> ModelPatcher:
@@ -155,9 +172,11 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
         return read(x, sigma, reading), reading.features
 
     strongest = max(g.strength for g in active)
-    limit = strongest * longest(sigma)
-    if run.held is not None and run.held.serves(active, sigma, x.shape):
-        return run.corrected(executor(x, timestep, model_options, seed) - limit * run.held.step, active, sigma)
+    noise = noise_to_signal(sigma, base.model_sampling)
+    limit = strongest * longest(noise)
+    held = run.held if run.held is not None and run.held.fits(active, x.shape) else None
+    if held is not None and held.distance(noise) < REUSE:
+        return run.corrected(executor(x, timestep, model_options, seed) - limit * held.step, active, sigma)
     fresh = [g for g in active if id(g) not in run.sessions]
     run.sessions.update({id(g): g.start(guider.model_patcher, x) for g in fresh})
     shares = [(run.sessions[id(g)], g.strength / strongest) for g in active]
@@ -171,18 +190,33 @@ def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[st
     energy = torch.stack(reading.energies).mean(0)
     gradient = torch.stack(reading.gradients).mean(0)
     for guide in fresh:
-        run.sessions[id(guide)].look_ahead(predict, x, sigma, denoised, reading.features)
-    run.held = Held(active, sigma, bounded_step(gradient, energy, RATE, limit).to(denoised) / limit)
-    return run.corrected(denoised - limit * run.held.step, active, sigma)
+        run.sessions[id(guide)].look_ahead(None if scheduled(guider.conds) else predict, x, sigma, denoised, reading.features)
+    step = bounded_step(gradient, energy, RATE, limit).to(denoised) / limit
+    if held is not None:
+        step = torch.lerp(step, held.step, math.exp(-held.distance(noise) / MEMORY))
+    run.held = Held(active, noise, step)
+    return run.corrected(denoised - limit * step, active, sigma)
 
 
-def longest(sigma: float) -> float:
+def scheduled(conds: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether a hook has keyframes: it would take a look ahead for the run itself, and never go back."""
+    hooks = (hook for group in conds.values() for cond in group for hook in getattr(cond.get("hooks"), "hooks", ()))
+    return any(hook.hook_keyframe.keyframes for hook in hooks)
+
+
+def noise_to_signal(sigma: float, model_sampling: Any) -> float:
+    """How much stronger the noise is than the clean latent; flow models count it from 0 to 1, as noise / (noise + signal)."""
+    flow = isinstance(model_sampling, comfy.model_sampling.CONST)
+    return min(sigma / max(1 - sigma, 1e-3), LOUDEST) if flow else sigma
+
+
+def longest(noise: float) -> float:
     """How far a step of strength 1 may move the predicted clean latent, RMS, in units of the latent's own deviation.
 
     As far as the noise reaches while there is little of it. Above, where it hides the picture, like its square root: things
     find their places there, and have to be moved against the noise (measured in benchmarks/freecontrol_front.py).
     """
-    return sigma / (1 + sigma**2) ** 0.25
+    return noise / (1 + noise**2) ** 0.25
 
 
 def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
@@ -215,7 +249,7 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     if energy is None:
         with Taps(diffusion_model, reading.points, x.shape) as taps:
             output = executor(x, timestep, *args, **kwargs)
-        reading.features = mean_of_chunks(taps.features, chunks)
+        reading.passes.append(taps.features)
         return output
 
     def energies(features: Features) -> Tensor:
@@ -230,10 +264,5 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     output, gradient, values = gradients.forward_with_gradient(run, x, taps, energies, diffusion_model)
     reading.gradients += list(gradient.unflatten(0, (chunks, -1)))
     reading.energies += list(values.unflatten(0, (chunks, -1)))
-    reading.features = mean_of_chunks(taps.features, chunks)
+    reading.passes.append({name: feature.detach() for name, feature in taps.features.items()})
     return output
-
-
-def mean_of_chunks(features: Features, chunks: int) -> Features:
-    """Over the several passes of a regional prompt: (latents, tokens, channels)."""
-    return {name: feature.detach().float().unflatten(0, (chunks, -1)).mean(0) for name, feature in features.items()}

@@ -19,8 +19,7 @@ ALIASES = [
 def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str, colourings: int) -> ModelStructure:
     """The recipe of Structure From Image, with inputs that have been checked."""
     condition = CONDITION_OF[lines](image)
-    basis = recipe.basis_on(made.basis, model.load_device)
-    structure = recipe.read_condition(model, basis, vae, condition, made.size, positive, method, levels, mask, colourings)
+    structure = recipe.read_condition(model, made.basis, vae, condition, made.size, positive, method, levels, mask, colourings)
     return ModelStructure(recipe.structure_on(structure, "cpu"), made.family, made.prompts)
 
 
@@ -37,8 +36,8 @@ def check_condition(model, vae, image, mask, method: str, levels: int, lines: st
 
 def method_input(**options):
     return io.Combo.Input(
-        "method", options=list(recipe.METHODS), default=recipe.METHOD, tooltip="How the picture is read. Noise: in a second, "
-        "and good for filled shapes. Inversion: takes about as long as making a picture, and follows lines better.", **options,
+        "method", options=list(recipe.METHODS), default=recipe.METHOD, tooltip="How the picture is read. Noise: in a few "
+        "seconds, and good for filled shapes. Inversion: takes about as long as making a picture, and follows lines better.", **options,
     )  # fmt: skip
 
 
@@ -151,7 +150,8 @@ class FreeControl(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "formula", options=list(FORMULAS), default=FORMULAS[0], advanced=True, tooltip="FreeSteer: layout is told apart from "
-                    "light and colour, which stay those of the unsteered picture. Paper: the energies of FreeControl as published.",
+                    "light and colour, which stay those of the unsteered picture. Paper: the energies of "
+                    "the published FreeControl, followed by our step.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="Draws in the given layout, with any sampler, scheduler and number of steps.")],
@@ -167,8 +167,9 @@ class FreeControl(io.ComfyNode):
         checks.percents(start_percent, end_percent)
         checks.number("background", background, 0, 1000)
         checks.number("appearance", appearance, 0, 1)
-        checks.number("appearance_components", appearance_components, 1, structure.structure.basis.components)
         checks.choice("formula", formula, FORMULAS)
+        if formula == "paper":
+            checks.number("appearance_components", appearance_components, 1, structure.structure.basis.components)
         return io.NodeOutput(
             recipe.guide(
                 model, structure.structure, points, strength, start_percent, end_percent, background, appearance, appearance_components,

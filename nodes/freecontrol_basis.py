@@ -39,6 +39,13 @@ def make_basis(model, clip, samples, lines, negative, seed_images, count, cfg, c
     return made, positives[0], model.model.process_latent_out(seen.first)
 
 
+def cfg_input(**options):
+    return io.Float.Input(
+        "cfg", default=recipe.CFG, min=0.0, max=100.0, step=0.1, tooltip="How closely the seed pictures of the basis follow their "
+        "prompts. Take about what you sample with; 1 for models without CFG, such as Flux.", **options,
+    )  # fmt: skip
+
+
 class ExtractBasis(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,7 +62,8 @@ class ExtractBasis(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that will draw the steered pictures. LoRAs on it count."),
                 io.Clip.Input("clip", tooltip="Reads the prompts; take that of the model."),
                 io.Latent.Input(
-                    "latent", tooltip="An empty latent as large as the pictures you will make: layout is learnt at this size. Not changed."
+                    "latent", tooltip="A latent as large as the pictures you will make: layout is learnt at this size. What it shows does "
+                    "not matter.",
                 ),
                 io.String.Input(
                     "prompts",
@@ -73,10 +81,7 @@ class ExtractBasis(io.ComfyNode):
                     "steps", default=recipe.STEPS, min=1, max=200, tooltip="Sampling steps of each picture, and how many noise levels "
                     "are learnt. It need not be the number of steps you will sample with.",
                 ),
-                io.Float.Input(
-                    "cfg", default=recipe.CFG, min=0.0, max=100.0, step=0.1, tooltip="How closely the pictures follow their "
-                    "prompts. Take about what you sample with; 1 for models without CFG, such as Flux.",
-                ),
+                cfg_input(),
                 io.Int.Input(
                     "components", default=recipe.COMPONENTS, min=1, max=1024, tooltip="How finely layout is told. Fewer: coarse "
                     "places, freer shapes. More: finer shapes, and more of the looks of a condition comes along.",
@@ -134,7 +139,10 @@ class SaveBasis(io.ComfyNode):
             node_id="FreeSteerSaveBasis",
             display_name="Save Basis",
             category=CATEGORY,
-            description=f"Keeps a basis in models/{FOLDER}, so that it need not be made again. An older file of the name stays.",
+            description=(
+                f"Keeps a basis in models/{FOLDER}, or where extra_model_paths.yaml has this folder, so that it need not be made again. "
+                "An older file of the name stays."
+            ),
             search_aliases=["freecontrol", "store basis", "export basis"],
             is_output_node=True,
             inputs=[

@@ -9,7 +9,7 @@ from ..host.memo import Memo, identity
 from . import checks
 from . import freecontrol_steps as recipe
 from .freecontrol import ALIASES, appearance_input, check_condition, end_input, lines_input, method_input, read, strength_input
-from .freecontrol_basis import make_basis
+from .freecontrol_basis import cfg_input, make_basis
 from .freecontrol_previews import coordinate_sheets
 from .freecontrol_types import CATEGORY, ModelBasis, ModelStructure
 
@@ -24,8 +24,9 @@ class FreeControlFromImage(io.ComfyNode):
             display_name="FreeControl From Image",
             category=CATEGORY,
             description=(
-                "The layout of any picture (photo, silhouette, edge map, scribble, depth map, pose) for any model, without a ControlNet. "
-                "It goes between the loader and the sampler. The first run takes as long as making twenty pictures; later ones are quick."
+                "The layout of any picture (photo, silhouette, edge map, scribble, depth map, pose) for any model that FreeSteer knows, "
+                "without a ControlNet. It goes between the loader and the sampler. The first run takes as long as making twenty "
+                "pictures; later ones are quick."
             ),
             search_aliases=ALIASES,
             inputs=[
@@ -38,7 +39,8 @@ class FreeControlFromImage(io.ComfyNode):
                 ),
                 io.String.Input(
                     "subject", default="a star", multiline=True, tooltip="What is placed, in a few general words, such as 'a dog'. The "
-                    "prompt of the sampler then says which dog, and where it lives. Several subjects: one a line.",
+                    "prompt of the sampler then says which dog, and where it lives. Other words for it, one a line, make layout depend "
+                    "less on looks; the condition is read with the first.",
                 ),
                 strength_input(),
                 io.Mask.Input(
@@ -53,6 +55,7 @@ class FreeControlFromImage(io.ComfyNode):
                 appearance_input(advanced=True),
                 method_input(advanced=True),
                 lines_input(advanced=True),
+                cfg_input(advanced=True),
             ],
             outputs=[
                 io.Model.Output(tooltip="Draws in the layout of the condition, with any sampler, scheduler and number of steps."),
@@ -65,16 +68,17 @@ class FreeControlFromImage(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, image, subject, strength, end_percent, appearance, method, lines, mask=None, latent=None
+        cls, model, clip, vae, image, subject, strength, end_percent, appearance, method, lines, cfg, mask=None, latent=None
     ) -> io.NodeOutput:
         checks.clip(clip)
         subjects = checks.prompts("subject", subject)
         checks.number("strength", strength, 0, 1000)
         checks.percents(recipe.START, end_percent)
         checks.number("appearance", appearance, 0, 1)
+        checks.number("cfg", cfg, 0, 100)
         image, mask = check_condition(model, vae, image, mask, method, recipe.LEVELS, lines)
         samples = recipe.empty_latent(model, usual_size(model, vae, image)) if latent is None else checks.latent(model, latent)
-        made = remembered_basis(model, clip, samples, subjects)
+        made = remembered_basis(model, clip, samples, subjects, cfg)
         structure = remembered_structure(model, clip, made, vae, image, mask, method, lines)
         points = checks.structure_of(model, structure)
         m = recipe.guide(model, structure.structure, points, strength, end=end_percent, appearance=appearance)
@@ -89,13 +93,14 @@ def usual_size(model, vae, image) -> tuple[int, int]:
     return height // cell, width // cell
 
 
-def remembered_basis(model, clip, samples, subjects: list[str]) -> ModelBasis:
+def remembered_basis(model, clip, samples, subjects: list[str], cfg: float) -> ModelBasis:
     owners, key = identity(model)
+    reading = (clip.patcher.patches_uuid, clip.layer_idx, repr(clip.tokenizer_options))
     return bases.recall(
         [*owners, clip.cond_stage_model],
-        (key, clip.patcher.patches_uuid, tuple(subjects), tuple(samples.shape[1:])),
+        (key, reading, tuple(subjects), tuple(samples.shape[1:]), cfg),
         lambda: make_basis(
-            model, clip, samples, subjects, "", recipe.SEED_IMAGES, recipe.STEPS, recipe.CFG,
+            model, clip, samples, subjects, "", recipe.SEED_IMAGES, recipe.STEPS, cfg,
             recipe.COMPONENTS, "default", recipe.SHARED, seed=0,
         )[0],
     )  # fmt: skip

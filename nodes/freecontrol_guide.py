@@ -31,7 +31,6 @@ class FreeControlGuide:
     appearance: float
     components: int
     paper: bool = False
-    sibling_steps: int = SIBLING_STEPS
 
     def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
         grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
@@ -54,13 +53,15 @@ class FreeControlSession:
     def energy(self, features: Features, sigma: float) -> Tensor:
         return self.energy_of(features, sigma)
 
-    def look_ahead(self, predict: Predict, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+    def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         """Follows the sibling in a few long steps over the guided range."""
         if self.guide.appearance == 0:
             return
-        ratio = (self.low / sigma) ** (1 / self.guide.sibling_steps)
+        ratio = (self.low / sigma) ** (1 / SIBLING_STEPS)
         self._remember(clean, features, sigma)
-        for _ in range(self.guide.sibling_steps - 1):
+        if predict is None:
+            return
+        for _ in range(SIBLING_STEPS - 1):
             x, sigma = clean + (x - clean) * ratio, sigma * ratio
             clean, features = predict(x, sigma)
             self._remember(clean, features, sigma)
@@ -68,7 +69,8 @@ class FreeControlSession:
     def _remember(self, clean: Tensor, features: Features, sigma: float) -> None:
         self.sigmas.append(sigma)
         self.grounds.append(tone.ground(clean))
-        self.energy_of.remember(features, sigma)
+        if self.guide.paper:
+            self.energy_of.remember(features, sigma)
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
         if self.guide.paper or self.guide.appearance == 0:

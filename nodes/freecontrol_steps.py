@@ -32,6 +32,7 @@ COMPONENTS, SHARED = 32, True
 METHODS = ("noise", "inversion")
 METHOD, LEVELS = "noise", 1
 TINTS, DRAWS = 6, 2  # colourings in which a condition is read, and noises for each
+INVERSION_STEPS = 60
 STRENGTH, START, END = 2.5, 0.0, 0.5
 BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 1.0, 2
 
@@ -48,16 +49,20 @@ def build_basis(
     model: ModelPatcher, positives: list[Conditioning], negative: Conditioning, latent: Tensor, count: int, steps: int, cfg: float,
     components: int, layers: families.Choice, shared: bool, seed: int, batch: int = 10, progress: Progress | None = None,
 ) -> Basis:  # fmt: skip
-    """Makes `count` seed pictures with the prompts in turn and analyses their keys at every one of `steps` noise levels."""
+    """Makes `count` seed pictures with the prompts in turn and analyses their keys at every one of `steps` noise levels.
+
+    latent: of any content, (B, C, h, w), as large as the pictures. Raises UnknownModelError, and ValueError for keys that are
+    not finite or have fewer channels than `components`.
+    """
     points = families.structure_points(model, layers)
-    sigmas = torch.cat([levels(model, steps), torch.zeros(1)])
+    sigmas = levels(model, steps)
     statistics: dict[str, list[Covariance]] = {}
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
         for name, keys in features.items():
             seen = statistics.setdefault(name, [])
             if level == len(seen):
-                seen.append(Covariance(keys.shape[-1], keys.device))
+                seen.append(Covariance(keys.shape[-1]))
             seen[level].update(keys)
         if progress is not None:
             progress(level, clean)
@@ -67,21 +72,24 @@ def build_basis(
         share = (count * (i + 1)) // len(positives) - (count * i) // len(positives)
         while share > 0:
             size = min(batch, share)
-            empty = latent[:1].expand(size, *latent.shape[1:]).contiguous()
+            empty = latent.new_zeros(size, *latent.shape[1:])
             noise: Any = comfy.sample.prepare_noise(empty, seed + done)
             probe.generate(model, points, positive, negative, cfg, noise, empty, sigmas, visit)
             done, share = done + size, share - size
-    return semantic_basis.build(sigmas[:-1], statistics, components, shared)
+    return semantic_basis.build(sigmas, statistics, components, shared)
 
 
 def read_structure(
     model: ModelPatcher, basis: Basis, latent: Tensor, positive: Conditioning, method: str, count: int, mask: Tensor | None,
-    draws: int = 4, inversion_steps: int = 60, seed: int = 0, percents: tuple[float, float] | None = None,
+    draws: int = DRAWS, seed: int = 0,
 ) -> Structure:  # fmt: skip
-    """Coordinates of an encoded picture at `count` noise levels, by forward noising or by DDIM inversion."""
+    """Coordinates of encoded pictures at `count` noise levels, by forward noising or by DDIM inversion, one of METHODS.
+
+    latent: (B, C, h, w), as the VAE gives it; mask: (1 or B, 1, H, W), of any size. The structure is on the model's device.
+    """
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
-    percents = percents or ((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT))
-    sigmas = levels(model, count, *percents)
+    basis = basis_on(basis, model.load_device)
+    sigmas = levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
     coordinates: dict[str, list[Tensor]] = {}
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
@@ -89,11 +97,10 @@ def read_structure(
         for name, keys in features.items():
             coordinates.setdefault(name, []).append(basis.layers[name].coordinates(keys, index))
 
-    ending = torch.cat([sigmas, torch.zeros(1)])
     if method == "inversion":
-        probe.invert(model, points, positive, latent, ending, inversion_steps, visit)
+        probe.invert(model, points, positive, latent, sigmas, INVERSION_STEPS, visit)
     else:
-        probe.inspect(model, points, positive, latent, ending, seed, draws, visit)
+        probe.inspect(model, points, positive, latent, sigmas, seed, draws, visit)
     grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in points}
     order = slice(None, None, -1 if method == "inversion" else 1)  # inversion climbs
     stacked = {name: torch.stack(found[order]) for name, found in coordinates.items()}
@@ -150,9 +157,9 @@ def read_condition(
 ) -> Structure:  # fmt: skip
     """The structure of pictures (B, H, W, 3). By noise they are read in several colourings, whose mean is layout without colour."""
     tinted = tints.tinted(pictures, colourings if method == "noise" else 1)
+    latents = [encode_pictures(vae, colouring, size) for colouring in tinted]  # all at first, so that the VAE is loaded once
     read = [
-        read_structure(model, basis, encode_pictures(vae, colouring, size), positive, method, count, mask, DRAWS, seed=seed)
-        for seed, colouring in enumerate(tinted)
+        read_structure(model, basis, latent, positive, method, count, mask, seed=seed) for seed, latent in enumerate(latents)
     ]
     mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
     return replace(read[0], coordinates=mean)

@@ -68,7 +68,7 @@ class Overlap(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "unsteered", optional=True, tooltip="Playground only: the same pictures without FreeControl; their overlap is told "
-                    "beside that of the result.",
+                    "beside that of the result. Without a result_mask.",
                 ),
             ],
             outputs=[
@@ -83,7 +83,7 @@ class Overlap(io.ComfyNode):
         count, size = len(result), (result.shape[1], result.shape[2])
         wanted = repeat_to(checks.mask("condition", condition, size, count), count)[:, 0] > 0.5
         if result_mask is not None:
-            found = repeat_to(checks.mask("result_mask", result_mask, size, count), count)[:, 0] > 0.5
+            found = repeat_to(checks.mask("result_mask", result_mask, size, count, empty=True), count)[:, 0] > 0.5
         else:
             found = named_masks("result", result, prompt)
         overlaps = overlap(wanted, found)
@@ -161,7 +161,10 @@ class DrawCondition(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The condition, for Structure From Image."),
-                io.Mask.Output(display_name="mask", tooltip="Exactly where the shape is, for Structure From Image or Condition Overlap."),
+                io.Mask.Output(
+                    display_name="mask", tooltip="Where the shape is, for Structure From Image or Condition Overlap; of a scribble, "
+                    "what was meant.",
+                ),
             ],
         )  # fmt: skip
 

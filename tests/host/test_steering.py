@@ -9,12 +9,14 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+from comfy.hooks import HookGroup, HookKeyframe, WeightHook
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from freesteer.core.feature_guidance import bounded_step
 from freesteer.host import families, gradients, steering
 from freesteer.host.sigma_range import SigmaRange
-from freesteer.host.taps import Point
+from freesteer.host.taps import Point, TapError
 from freesteer.tests.host import tiny
 from freesteer.tests.host.test_gradients import fingerprint
 from torch import Tensor
@@ -45,7 +47,7 @@ class ToTarget:
     strength: float = 0.3
     range: SigmaRange = field(default_factory=SigmaRange)
     energy_of: Callable[[Features], Tensor] = distance
-    first: Callable[[steering.Predict, Tensor, float], None] = lambda predict, x, sigma: None
+    first: Callable[[Any, Tensor, float], None] = lambda predict, x, sigma: None
     correction: Callable[[Tensor, float], Tensor] = lambda denoised, sigma: denoised
     seen: list[tuple[float, Tensor]] = field(default_factory=list)
 
@@ -57,7 +59,7 @@ class ToTarget:
         self.seen.append((sigma, energies.detach()))
         return energies
 
-    def look_ahead(self, predict: steering.Predict, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+    def look_ahead(self, predict: steering.Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         self.first(predict, x, sigma)
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
@@ -303,6 +305,63 @@ def test_a_step_serves_again_while_sigma_is_near(monkeypatch):
     assert len(often.seen) == 20 > len(seldom.seen) > 5
     plain = sample(model, steps=20)
     assert (steered - exact).norm() < 0.5 * (exact - plain).norm()
+
+
+@pytest.mark.parametrize("family", ["SD 3", "Wan"])
+def test_flow_models_get_as_many_gradients_as_their_noise_changes(family, monkeypatch):
+    """Their sigmas end at 1, and hardly fall at first."""
+    model = tiny.build(family, True)
+    monkeypatch.setattr(steering, "REUSE", 0.15)
+    early = guide(model, range=SigmaRange(0.0, 0.5))
+    sample(model, early, steps=20)
+    assert len(early.seen) >= 3
+
+
+def test_noise_to_signal_is_that_of_the_latent_itself():
+    """Of unit latents: so that one strength means the same in both kinds of model."""
+    signal = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    noise = noise - signal * (noise * signal).mean() / signal.square().mean()
+    for family in (PLAYGROUND, "SD 3"):
+        sampling: Any = tiny.build(family).model.get_model_object("model_sampling")
+        for percent in (0.2, 0.5, 0.8):
+            sigma = sampling.percent_to_sigma(percent)
+            mixed = sampling.noise_scaling(torch.tensor(sigma), noise, signal, False)
+            in_signal, in_noise = ((mixed * part).mean() / part.square().mean() for part in (signal, noise))
+            assert steering.noise_to_signal(sigma, sampling) == pytest.approx(float(in_noise / in_signal), rel=1e-3)
+
+
+def test_a_step_remembers_the_one_before(monkeypatch):
+    """Or a solver of higher order would extrapolate what changes from one gradient to the next."""
+    model = tiny.build(PLAYGROUND, True)
+    steps = {}
+    for memory in (1e-6, 1.0):
+        monkeypatch.setattr(steering, "MEMORY", memory)
+        moved = []
+        sample(model, guide(model, correction=lambda denoised, sigma, to=moved: to.append(denoised) or denoised), steps=12)
+        steps[memory] = sum(float((a - b).norm()) for a, b in zip(moved[1:], moved[:-1], strict=True))
+    assert steps[1.0] < steps[1e-6]
+
+
+def test_nothing_looks_ahead_where_hooks_are_scheduled():
+    model = tiny.build(PLAYGROUND, True)
+    hook = WeightHook()
+    hook.weights = {}
+    hook.hook_keyframe.add(HookKeyframe(strength=0.5, start_percent=0.3))
+    group = HookGroup()
+    group.add(hook)
+    looked = []
+    steered = guide(model, first=lambda predict, x, sigma: looked.append(predict))
+    positive = [[text, {**options, "hooks": group}] for text, options in model.positive]
+    sample(replace(model, positive=positive), steered)
+    assert looked == [None]
+
+
+def test_a_cache_that_skips_the_model_is_named():
+    model = tiny.build(PLAYGROUND, True)
+    cached: Any = EasyCacheNode.execute(model.model, 10.0, 0.0, 1.0, False)[0]
+    with pytest.raises(TapError, match="cache"):
+        sample(model, guide(model), steps=12, patcher=cached)
 
 
 def test_what_a_guide_corrects_is_what_the_sampler_gets():

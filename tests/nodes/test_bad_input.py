@@ -154,8 +154,8 @@ CASES: dict[str, tuple[Act, str]] = {
     "negative appearance": (control(appearance=-0.5), "appearance is -0.5"),
     "more appearance than all": (control(appearance=1.5), "appearance is 1.5"),
     "unknown formula": (control(formula="secret"), "formula is 'secret'"),
-    "no appearance components": (control(appearance_components=0), "appearance_components is 0"),
-    "more appearance components than the basis has": (control(appearance_components=9), "choose 1 to 8"),
+    "no appearance components": (control(appearance_components=0, formula="paper"), "appearance_components is 0"),
+    "more appearance components than the basis has": (control(appearance_components=9, formula="paper"), "choose 1 to 8"),
     "structure of another family": (control(model=other), "structure was made with a FreeSteer playground model, and this model is SD 1.5"),
     "steering an unknown model": (control(model=stranger), "does not know this model"),
     "structure of another width": (
@@ -434,3 +434,9 @@ def test_areas_are_refused_and_the_remedy_named(world: World, steer) -> None:
         comfy.sample.sample(
             steer(), noise, 2, 4.0, "euler", "normal", area, world.negative, world.latent["samples"], disable_pbar=True, seed=1
         )
+
+
+def test_a_condition_is_not_read_with_an_area(world: World) -> None:
+    area = [[world.positive[0][0], {"area": (8, 8, 0, 0), "strength": 1.0}]]
+    with pytest.raises(RuntimeError, match="Conditioning Set Area"):
+        run("FreeSteerStructure", model=world.model, basis=world.basis, vae=world.vae, image=world.image, positive=area)

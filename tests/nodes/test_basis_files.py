@@ -68,6 +68,13 @@ def test_a_changed_file_is_read_again(world: World, folder: Path) -> None:
     assert load.fingerprint_inputs(file="gone.safetensors") != before
 
 
+def test_what_could_not_be_read_again_is_not_saved(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bases_file, "LARGEST", bases_file.MARGIN + 1000)
+    with pytest.raises(bases_file.BasisFileError, match="fewer components"):
+        run("FreeSteerSaveBasis", basis=world.basis, name="stars")
+    assert os.listdir(folder) == []
+
+
 def test_an_unfinished_file_is_not_left_behind(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("No space left on device")

@@ -76,6 +76,7 @@ def test_two_nodes_with_the_same_inputs_give_the_same_picture(world: World, stee
 
 OPTIONS = [
     {"strength": 1.0}, {"background": 0.0}, {"appearance": 0.0}, {"end_percent": 0.2}, {"formula": "paper"},
+    {"formula": "paper", "appearance_components": 1},
 ]  # fmt: skip
 
 

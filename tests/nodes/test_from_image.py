@@ -96,6 +96,7 @@ CHANGES = {
     "method": "inversion",
     "mask": torch.ones(1, 96, 64),
     "latent": {"samples": torch.zeros(1, 4, 16, 16)},
+    "cfg": 1.0,
 }
 
 
@@ -104,6 +105,15 @@ def test_what_changes_the_layout_is_found_out_again(world: World, runs: list[int
     node(world)
     before = len(runs)
     node(world, **{change: CHANGES[change]})
+    assert len(runs) > before
+
+
+def test_another_layer_of_the_text_encoder_counts(world: World, runs: list[int]) -> None:
+    node(world)
+    before = len(runs)
+    clip = world.clip.clone()
+    clip.clip_layer(-2)
+    node(world, clip=clip)
     assert len(runs) > before
 
 

@@ -51,6 +51,11 @@ def test_overlap_is_the_shared_part_of_both(world: World, shift: int, wanted: fl
     assert overlay.shape == (1, 64, 64, 3)
 
 
+def test_what_is_not_found_in_the_result_overlaps_nowhere(world: World) -> None:
+    overlap, _ = measure(result=torch.rand(1, 64, 64, 3), condition=square(0), result_mask=torch.zeros(1, 64, 64)).result
+    assert overlap == 0
+
+
 def test_overlap_tells_its_mean_and_shows_each(world: World) -> None:
     output = measure(result=torch.rand(2, 64, 64, 3), condition=square(0), result_mask=torch.cat([square(0), square(32)]))
     assert output.result[0] == pytest.approx(0.5)

@@ -31,8 +31,6 @@ def test_it_saves_what_the_demo_lays_out():
 
 
 def test_it_shows_the_defaults():
-    for node in OURS.values():
-        if node["class_type"] == "FreeSteerFreeControlFromImage":
-            inputs = node["inputs"]
-            shown = (inputs["strength"], inputs["end_percent"], inputs["appearance"], inputs["method"])
-            assert shown == (recipe.STRENGTH, recipe.END, recipe.APPEARANCE, recipe.METHOD)
+    (inputs,) = [node["inputs"] for node in OURS.values() if node["class_type"] == "FreeSteerFreeControlFromImage"]
+    shown = (inputs["strength"], inputs["end_percent"], inputs["appearance"], inputs["method"], inputs["cfg"])
+    assert shown == (recipe.STRENGTH, recipe.END, recipe.APPEARANCE, recipe.METHOD, recipe.CFG)

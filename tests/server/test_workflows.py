@@ -1,5 +1,6 @@
 """The workflows that come with the pack fit its nodes, and run."""
 import io
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -48,6 +49,11 @@ def test_the_workflow_runs(api_workflow: Path, server: Server) -> None:
         pytest.skip("needs a checkpoint: see test_checkpoint.py")
     outputs = server.run(load(api_workflow))
     assert outputs
+    texts = [text for output in outputs.values() for text in output.get("text", [])]
+    told = [re.search(r"result and condition: (\d\.\d+), unsteered (\d\.\d+)", text) for text in texts]
+    for overlap in filter(None, told):
+        assert float(overlap[1]) > float(overlap[2]) + 0.3
+    assert any(told) == (api_workflow.stem == "freecontrol")
     for file in [file for output in outputs.values() for file in output.get("images", [])]:
         picture = np.asarray(Image.open(io.BytesIO(server.get("/view?" + urlencode(file)))))
         assert picture.std() > 2, f"{file['filename']} is blank"

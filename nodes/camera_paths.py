@@ -13,7 +13,6 @@ from . import checks
 from .camera_previews import drawn
 from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, to_gaussians
 
-FOLDER = "freesteer_cameras"
 FORMATS = ("nerfstudio transforms.json", "COLMAP text")
 MOST_FRAMES, MOST_SIDE = 1000, 8192
 
@@ -26,12 +25,13 @@ class CameraOrbit(io.ComfyNode):
             display_name="Camera Orbit",
             category=CATEGORY,
             description=(
-                "A camera that circles a scene of splats, looking at its middle, or swings to and fro around a camera that you give it."
+                "A camera that circles a scene of splats, looking at its middle; or, where you give it a camera, one that starts there and "
+                "turns about the target of that camera."
             ),
             search_aliases=["turntable", "camera path", "fly around", "trajectory", "spiral", "novel view"],
             inputs=[
                 SPLAT.Input("splat", tooltip="What to look at: its middle and its size decide where the camera is."),
-                io.Int.Input("frames", default=25, min=1, max=MOST_FRAMES, tooltip="Cameras on the way; 25 are a second of video."),
+                io.Int.Input("frames", default=25, min=1, max=MOST_FRAMES, tooltip="Cameras on the way."),
                 io.Float.Input(
                     "degrees", default=360.0, min=-3600.0, max=3600.0, step=1.0, tooltip="How far around; negative: the other way.",
                 ),
@@ -201,7 +201,7 @@ class EvaluateTrajectory(io.ComfyNode):
                 CAMERA_PATH.Input("reference", tooltip="The true path, with as many frames."),
             ],
             outputs=[
-                io.Float.Output(display_name="ate", tooltip="Absolute error, of paths of length 1 (as in COLMAP-Free 3DGS): .01 is good."),
+                io.Float.Output(display_name="ate", tooltip="Absolute error, of paths of size 1 (as in COLMAP-Free 3DGS): .01 is good."),
                 io.Float.Output(display_name="rpe_translation", tooltip="Error from frame to frame, in the units of the reference."),
                 io.Float.Output(display_name="rpe_rotation", tooltip="Error of the turn from frame to frame, in degrees."),
             ],

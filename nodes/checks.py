@@ -53,8 +53,8 @@ def prompts(name: str, text: str) -> list[str]:
     return lines
 
 
-def image(name: str, value: Tensor) -> Tensor:
-    """(B, H, W, 3) in 0..1, of an IMAGE that is grey, has colours, or also transparency."""
+def image(name: str, value: Tensor, clamp: bool = True) -> Tensor:
+    """(B, H, W, 3) in 0..1, or of any numbers without `clamp`, of an IMAGE that is grey, has colours, or also transparency."""
     if not isinstance(value, Tensor) or value.ndim != 4 or not value.is_floating_point() or value.shape[-1] not in (1, 3, 4):
         raise InputError(f"{name} has to be an IMAGE (pictures, height, width, 3); what came is {_shape(value)}.")
     if 0 in value.shape:
@@ -62,7 +62,7 @@ def image(name: str, value: Tensor) -> Tensor:
     if not torch.isfinite(value).all():
         raise InputError(f"{name} has pixels that are not numbers (NaN or infinity): the node before it went wrong, often a VAE in fp16.")
     colours = value.expand(-1, -1, -1, 3) if value.shape[-1] == 1 else value[..., :3]
-    return colours.float().clamp(0, 1)
+    return colours.float().clamp(0, 1) if clamp else colours.float()
 
 
 def mask(name: str, value: Tensor, size: tuple[int, int], pictures: int, empty: bool = False) -> Tensor:

@@ -22,7 +22,9 @@ class DrawClip(io.ComfyNode):
             ),
             search_aliases=["test video", "playground", "ray tracing", "synthetic video", "sample clip"],
             inputs=[
-                io.Combo.Input("kind", options=list(clips.KINDS), default="orbit", tooltip="How the camera moves, and through which scene."),
+                io.Combo.Input(
+                    "kind", options=list(clips.KINDS), default="orbit", tooltip="How the camera moves, and through which scene.",
+                ),
                 io.Int.Input("frames", default=24, min=2, max=MOST_FRAMES, tooltip="More frames make the same way in smaller steps."),
                 io.Int.Input("width", default=96, min=32, max=MOST_SIDE, tooltip="Of the frames, in pixels."),
                 io.Int.Input("height", default=72, min=32, max=MOST_SIDE, tooltip="Of the frames, in pixels."),

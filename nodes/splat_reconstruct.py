@@ -16,10 +16,11 @@ from ..core.splat.tracking import LOST, Tracked, track
 from . import checks
 from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, moved, one_size, to_gaussians, to_splat
 
-NEAR_BRIGHT, FAR_BRIGHT = "near is bright", "far is bright"
-DEPTH_KINDS = (NEAR_BRIGHT, FAR_BRIGHT)
+INVERSE, DISTANCE, LINEAR = "near is bright", "far is bright", "near is bright, linear"
+DEPTH_KINDS = (INVERSE, DISTANCE, LINEAR)
 MOST_FRAMES, SMALLEST = 300, 32
 FIELD_OF_VIEW = 55.0
+NEAREST = 1.5  # where distance is drawn from the nearest to the farthest, the nearest is taken to be half of that range away
 
 
 def depth_inputs() -> list:
@@ -29,8 +30,8 @@ def depth_inputs() -> list:
             "may have its own scale and offset: they are found. Black: unknown.",
         ),
         io.Combo.Input(
-            "depth_kind", options=list(DEPTH_KINDS), default=NEAR_BRIGHT, tooltip="Near is bright: 1 / distance, as of Depth Anything. "
-            "Far is bright: distance itself, as metric depth.",
+            "depth_kind", options=list(DEPTH_KINDS), default=INVERSE, tooltip="Near is bright: 1 / distance, as of Depth Anything 1 "
+            "and 2, and MoGe. Far is bright: distance itself, in any unit. Linear: the negative of distance, as Depth Anything 3 is drawn.",
         ),
         io.Float.Input(
             "field_of_view", default=FIELD_OF_VIEW, min=5.0, max=150.0, step=0.5, tooltip="Of the camera, over the picture's width, in "
@@ -47,7 +48,7 @@ def clip_of(
     image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Pictures (F, H, W, 3), given depths and their validity (F, H, W), focal length in widths; checked."""
-    pictures, given = checks.image("image", image), checks.image("depth", depth).mean(-1)
+    pictures, given = checks.image("image", image), checks.image("depth", depth, clamp=False).mean(-1)
     checks.choice("depth_kind", kind, DEPTH_KINDS)
     checks.number("field_of_view", field_of_view, 5, 150)
     one_size("depth", given, "image", pictures)
@@ -61,6 +62,8 @@ def clip_of(
     if given.shape[1:] != (height, width):
         given = F.interpolate(given[:, None], (height, width), mode="nearest")[:, 0]
     valid = given > 0
+    if kind == LINEAR:
+        given = given.amax((1, 2), keepdim=True) * NEAREST - given
     if mask is not None:
         hidden = checks.mask("mask", mask, (height, width), count, empty=True)[:, 0] > 0.5
         valid = valid & ~hidden.expand(count, -1, -1)
@@ -112,7 +115,7 @@ class ReconstructSplats(io.ComfyNode):
                 io.Image.Input("image", tooltip="The frames in their order, 10 to 60 of them, with a small step of the camera in between."),
                 *depth_inputs(),
                 io.Combo.Input(
-                    "preset", options=list(PRESETS), default="preview", tooltip="Preview: a minute or two on a CPU for twenty frames. "
+                    "preset", options=list(PRESETS), default="preview", tooltip="Preview: a minute or two on a CPU for 20 small frames. "
                     "Standard: sharper. Quality: for a GPU.",
                 ),
                 io.Mask.Input(
@@ -121,10 +124,12 @@ class ReconstructSplats(io.ComfyNode):
                 ),
             ],
             outputs=[
-                SPLAT.Output(display_name="splat", tooltip="The scene, for Render Splat Path, Splat To File 3D, Preview and Save nodes."),
+                SPLAT.Output(
+                    display_name="splat", tooltip="The scene, for Render Splat Path, or for Create 3D File before Preview and Save.",
+                ),
                 CAMERA_PATH.Output(display_name="cameras", tooltip="The camera of every frame, in the frame of the first one."),
                 io.Image.Output(display_name="preview", tooltip="The scene as seen from the cameras that were found."),
-                io.String.Output(display_name="report", tooltip="How far each frame can be trusted, in words."),
+                io.String.Output(display_name="report", tooltip="How well the frames agree, and which ones are lost, in words."),
             ],
         )  # fmt: skip
 
@@ -135,7 +140,7 @@ class ReconstructSplats(io.ComfyNode):
         device = comfy.model_management.get_torch_device()
         with torch.inference_mode(False), torch.enable_grad():
             clip = [part.clone().to(device) for part in (pictures, given, valid)]
-            made = reconstruct(*clip, focal, field_of_view_known, depth_kind == NEAR_BRIGHT, PRESETS[preset], Watch(pictures))
+            made = reconstruct(*clip, focal, field_of_view_known, depth_kind == INVERSE, PRESETS[preset], Watch(pictures))
         text = report(made.tracked)
         if len(made.tracked.lost) > len(pictures) // 2:
             raise checks.InputError(f"The cameras could not be found. {text}")
@@ -174,7 +179,7 @@ class EstimateCameras(io.ComfyNode):
             inputs=[io.Image.Input("image", tooltip="Two pictures or a clip of a scene that holds still."), *depth_inputs()],
             outputs=[
                 CAMERA_PATH.Output(display_name="cameras", tooltip="The camera of every picture, in the frame of the first one."),
-                io.String.Output(display_name="report", tooltip="How far each camera can be trusted, in words."),
+                io.String.Output(display_name="report", tooltip="How well the pictures agree, and which ones are lost, in words."),
             ],
         )
 
@@ -184,7 +189,7 @@ class EstimateCameras(io.ComfyNode):
         watch = Watch(pictures)
         device = comfy.model_management.get_torch_device()
         tracked = track(
-            pictures.to(device), given.to(device), valid.to(device), focal, field_of_view_known, depth_kind == NEAR_BRIGHT,
+            pictures.to(device), given.to(device), valid.to(device), focal, field_of_view_known, depth_kind == INVERSE,
             lambda done, total: watch("finding cameras", done / total, None),
         )  # fmt: skip
         text = report(tracked)

@@ -42,8 +42,8 @@ class RenderSplatPath(io.ComfyNode):
             inputs=[
                 SPLAT.Input("splat", tooltip="The scene. Of several in one SPLAT, the first is drawn."),
                 CAMERA_PATH.Input("cameras", tooltip="Where to look from, a camera for each frame."),
-                io.Int.Input("width", default=0, min=0, max=MOST_PIXELS, tooltip="Of the pictures, in pixels. 0: as the cameras say."),
-                io.Int.Input("height", default=0, min=0, max=MOST_PIXELS, tooltip="Of the pictures, in pixels. 0: as the cameras say."),
+                io.Int.Input("width", default=0, min=0, max=MOST_PIXELS, tooltip="In pixels. 0: as the cameras or the other side say."),
+                io.Int.Input("height", default=0, min=0, max=MOST_PIXELS, tooltip="In pixels. 0: as the cameras or the other side say."),
                 io.Color.Input("background", default="#000000", tooltip="What is seen where there are no splats."),
             ],
             outputs=[

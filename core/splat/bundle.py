@@ -22,9 +22,11 @@ POSE, SCALE, SHIFT, GAIN, OFFSET = slice(0, 6), 6, 7, 8, 9
 PER_FRAME = 10
 BOTH = 2 * PER_FRAME + 1  # two frames and the focal length
 PICTURE_NOISE, DEPTH_NOISE = 0.04, 0.07  # where Cauchy's weight is a half: grey, and of a depth
+SHARPNESS = (0.5, 2.0)
 PRIORS = {SCALE: 0.7, SHIFT: 0.15, GAIN: 0.15, OFFSET: 0.05}  # deviations: log, of the median depth, 1, grey
 PRIOR_WEIGHT = 0.02  # of a frame's pixels
 FOCAL_PRIOR = 0.3  # deviation, log
+KEPT = 0.3  # of its contrast and of its relief: a frame that was made greyer and flatter than this fits anything
 PIXELS_AT_ONCE = 2**20
 
 
@@ -106,16 +108,27 @@ def adjust(
 
 
 def agreement(level: Level, state: State, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """For each frame, the share of its pixels that fit another frame's picture and depth, the best of its pairs: (F,), 0..1."""
+    """For each frame, the share of its pixels that fit another frame's picture and depth, the best of its pairs: (F,), 0..1.
+
+    A frame that fits only because it was made grey or flat fits nothing.
+    """
     index = torch.tensor(list(pairs), device=level.maps.device)
+    kept = _kept(level, state)
     best = torch.zeros(len(state.poses), device=level.maps.device)
     for part in index.split(_pairs_at_once(level)):
         seen, picture, depth = residuals(level, state, part)[:3]
-        fits = seen & (picture.abs() < 3 * PICTURE_NOISE) & (depth.abs() < 3 * DEPTH_NOISE)
+        fits = seen & (picture.abs() < 3 * PICTURE_NOISE) & (depth.abs() < 3 * DEPTH_NOISE) & kept[part].all(1)[:, None]
         share = fits.float().mean(1)
         for side in (0, 1):
             best.scatter_reduce_(0, part[:, side], share, "amax")
     return best
+
+
+def _kept(level: Level, state: State) -> Tensor:
+    """Whether each frame still has KEPT of its contrast and of its relief, (F,)."""
+    given = torch.stack([depth[solid].median() if solid.any() else depth.max() for depth, solid in zip(level.maps[:, 3], level.maps[:, 4] > 0, strict=True)])
+    relief = state.frames[:, 0].exp() * given
+    return (1 + state.frames[:, 2] > KEPT) & (relief > KEPT * (relief + state.frames[:, 1] * state.unit))
 
 
 def _fixed(count: int, free: Sequence[int], focal: bool) -> Tensor:
@@ -163,8 +176,14 @@ def residuals(level: Level, state: State, pairs: Tensor):
     seen = front & inside & (there[:, 4] > 0.999) & (other > 0)
     gain, offset = state.frames[:, 2], state.frames[:, 3]
     picture = ((1 + gain[j])[:, None] * there[:, 0] + offset[j][:, None]) - ((1 + gain[i])[:, None] * here[:, 0] + offset[i][:, None])
-    ratio = torch.log(safe / torch.where(seen, other, 1))
-    return seen, picture, ratio, (focal, rays, here, there, points, moved, safe, turn, torch.where(seen, other, 1))
+    other = torch.where(seen, other, 1)
+    return seen, picture, torch.log(safe / other), (focal, rays, here, there, points, moved, safe, turn, other)
+
+
+def _sharpness(state: State, pairs: Tensor, given: Tensor, depth: Tensor) -> Tensor:
+    """By how much the depth of the second frame varies less than DEPTH_NOISE, (P, N): a shift adds no noise to what was given."""
+    value = 1 / depth if state.inverse else depth
+    return (value / (state.frames[pairs[:, 1], 0].exp()[:, None] * given).clamp(min=1e-6)).clamp(*SHARPNESS)
 
 
 def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -174,12 +193,13 @@ def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor
     cost, places = 0.0, 0.0
     for part in pairs.split(_pairs_at_once(level)):
         seen, picture, ratio, more = residuals(level, state, part)
-        size = (picture / PICTURE_NOISE).square() + (ratio / DEPTH_NOISE).square()  # together: what is hidden shows in the depth
+        exact = _sharpness(state, part, more[3][:, 3], more[8]) / DEPTH_NOISE
+        size = (picture / PICTURE_NOISE).square() + (ratio * exact).square()  # together: what is hidden shows in the depth
         weight = seen / (1 + size)
         at = _places(part, count)
-        for residual, noise, derivative in ((picture, PICTURE_NOISE, _by_picture), (ratio, DEPTH_NOISE, _by_depth)):
+        for residual, sharp, derivative in ((picture, 1 / PICTURE_NOISE, _by_picture), (ratio, exact, _by_depth)):
             j = derivative(state, part, *more)
-            weighted = j * (weight / noise**2)[..., None]
+            weighted = j * (weight * sharp**2)[..., None]
             hessian.index_put_((at[:, :, None], at[:, None, :]), weighted.mT @ j, accumulate=True)
             slope.index_put_((at,), (weighted.mT @ residual[..., None]).squeeze(-1), accumulate=True)
         cost += float((seen * torch.log1p(size)).sum())

@@ -73,15 +73,30 @@ def between(frames: range, apart: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def _place(levels: list[Level], state: State, frame: int, pairs: list[tuple[int, int]]) -> State:
     """A new frame: from where the camera would be if it moved on as before, and from where it was; what fits better stays."""
-    last = state.poses[frame - 1]
+    last, values = state.poses[frame - 1], _like_the_last(levels[0], state, frame)
     guesses = [last]
     if frame > 1:
         guesses.insert(0, last @ cameras.inverse(state.poses[frame - 2]) @ last)
     found = []
     for guess in guesses:
-        placed, cost = adjust(levels[0], set_frame(state, frame, guess), pairs, [frame], STEPS)
+        placed, cost = adjust(levels[0], set_frame(state, frame, guess, values), pairs, [frame], STEPS)
         found.append((cost, placed))
     placed = min(found, key=lambda each: each[0])[1]
     for level in levels[1:]:
         placed, _ = adjust(level, placed, pairs, [frame], STEPS)
     return placed
+
+
+def _like_the_last(level: Level, state: State, frame: int) -> Tensor:
+    """First parameters of a frame: those with which its depths are spread like those of the frame before, which sees nearly the same."""
+    quarters = torch.tensor([0.25, 0.75]).to(level.maps)
+
+    def spread(given: Tensor, of: int) -> Tensor:
+        return given[level.maps[of, 4].flatten() > 0].quantile(quarters)
+
+    raw = [level.maps[each, 3].flatten() for each in (frame - 1, frame)]
+    before = state.frames[frame - 1]
+    (low, high), (wanted_low, wanted_high) = spread(raw[1], frame), spread(before[0].exp() * raw[0] + before[1] * state.unit, frame - 1)
+    scale = ((wanted_high - wanted_low) / (high - low).clamp(min=1e-6)).clamp(1e-3, 1e3)
+    shift = ((wanted_low + wanted_high) - scale * (low + high)) / 2 / state.unit
+    return torch.stack([scale.log(), shift, before[2], before[3]])

@@ -65,6 +65,11 @@ def from_host(info: dict[str, Any], size: tuple[int, int]) -> Camera:
     return replace(camera, focal=camera.focal * zoom)
 
 
+def target_of(info: dict[str, Any]) -> Tensor:
+    """The point that the host's viewer turns about, (3,), in our frame. Raises ValueError for what is none."""
+    return (torch.tensor(D, dtype=torch.float64) * _vector(info, "target")).float()
+
+
 def _upright(forward: Tensor) -> Tensor:
     """World to camera, (3, 3), without roll; like the host, right is +x for what looks straight up or down, or nowhere."""
     forward = torch.nn.functional.normalize(forward, dim=0) if forward.any() else forward.new_tensor([0.0, 0.0, 1.0])

@@ -14,6 +14,7 @@ from .camera_previews import drawn
 from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, to_gaussians
 
 FORMATS = ("nerfstudio transforms.json", "COLMAP text")
+COLMAP = (camera_files.CAMERAS, camera_files.IMAGES)
 MOST_FRAMES, MOST_SIDE = 1000, 8192
 
 
@@ -52,20 +53,19 @@ class CameraOrbit(io.ComfyNode):
     @classmethod
     def execute(cls, splat, frames, degrees, start, height, distance, field_of_view, width, height_px, camera_info=None) -> io.NodeOutput:
         for name, value, low, high in (
-            ("frames", frames, 1, MOST_FRAMES), ("degrees", degrees, -3600, 3600), ("start", start, -360, 360), ("height", height, -5, 5),
-            ("distance", distance, 0.05, 20), ("field_of_view", field_of_view, 5, 150), ("width", width, 16, MOST_SIDE),
-            ("height_px", height_px, 16, MOST_SIDE),
+            ("degrees", degrees, -3600, 3600), ("start", start, -360, 360), ("height", height, -5, 5), ("distance", distance, 0.05, 20),
+            ("field_of_view", field_of_view, 5, 150),
         ):  # fmt: skip
             checks.number(name, value, low, high)
-        size = (height_px, width)
+        frames = checks.whole("frames", frames, 1, MOST_FRAMES)
+        size = (checks.whole("height_px", height_px, 16, MOST_SIDE), checks.whole("width", width, 16, MOST_SIDE))
         angles = start + degrees * torch.arange(frames) / frames
         if camera_info is not None:
             return io.NodeOutput(around(camera_info, angles - start, size))
         scene = to_gaussians("splat", splat)
         middle = scene.positions.median(0).values
-        extent = float((scene.positions - middle).norm(dim=1).quantile(0.9)) if len(scene) < 10**6 else float(
-            (scene.positions[:: len(scene) // 10**6 + 1] - middle).norm(dim=1).quantile(0.9)
-        )  # fmt: skip
+        some = scene[:: len(scene) // 10**6 + 1]
+        extent = float(((some.positions - middle).norm(dim=1) + some.scales.amax(1)).quantile(0.9))
         radius = distance * max(extent, 1e-3) / math.tan(math.radians(field_of_view) / 2)
         poses = cameras.orbit(middle, radius, angles, height * radius)
         camera = cameras.from_field_of_view(poses[0], field_of_view, size)
@@ -74,17 +74,18 @@ class CameraOrbit(io.ComfyNode):
 
 def around(camera_info: dict, angles: torch.Tensor, size: tuple[int, int]) -> CameraPath:
     """An orbit about the target of a camera of the host."""
+    if isinstance(camera_info, dict) and not camera_info.get("position"):
+        raise checks.InputError("camera_info does not say where the camera is: connect one of Load 3D or Create Camera Info, or none.")
     try:
-        camera = host_camera.from_host(camera_info, size)
-        target = torch.tensor([float(camera_info["target"][axis]) for axis in "xyz"]) * torch.tensor([1.0, -1.0, -1.0])
-    except (ValueError, KeyError, TypeError) as error:
-        raise checks.InputError(f"camera_info is no camera of Load 3D or Preview 3D ({error}): connect one, or none.") from None
+        camera, target = host_camera.from_host(camera_info, size), host_camera.target_of(camera_info)
+    except ValueError as error:
+        raise checks.InputError(str(error)) from None
     radians = torch.deg2rad(angles)
     twist = torch.zeros(len(angles), 6)
     twist[:, 4] = radians
     turned = cameras.exponential(twist)
     about = cameras.rigid(turned[:, :3, :3], target - (turned[:, :3, :3] @ target[:, None]).squeeze(-1))
-    return CameraPath(camera.pose @ cameras.inverse(about), camera.focal, camera.centre, size)
+    return camera_path("camera_info", CameraPath(camera.pose @ cameras.inverse(about), camera.focal, camera.centre, size))
 
 
 class SaveCameraPath(io.ComfyNode):
@@ -111,11 +112,15 @@ class SaveCameraPath(io.ComfyNode):
     def execute(cls, cameras, name, format) -> io.NodeOutput:
         path = camera_path("cameras", cameras)
         checks.choice("format", format, FORMATS)
-        folder, stem, counter, below, _ = folder_paths.get_save_image_path(checks.file_name(name), folder_paths.get_output_directory())
-        while any(os.path.exists(os.path.join(folder, f"{stem}_{counter:05}_{end}")) for end in (".json", "")):
-            counter += 1
-        file = f"{stem}_{counter:05}_" + (".json" if format == FORMATS[0] else "")
-        camera_files.save(path, Path(folder) / file)
+        name = checks.file_name(name)
+        try:
+            folder, stem, counter, below, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
+            while any(os.path.exists(os.path.join(folder, f"{stem}_{counter:05}_{end}")) for end in (".json", "")):
+                counter += 1
+            file = f"{stem}_{counter:05}_" + (".json" if format == FORMATS[0] else "")
+            camera_files.save(path, Path(folder) / file)
+        except OSError as error:
+            raise checks.InputError(f"name is {name[:60]!r}, which cannot be written ({error.strerror or error}): choose another one.") from None
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {below + '/' if below else ''}{file} in the output folder."))
 
 
@@ -139,7 +144,8 @@ class LoadCameraPath(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
         path = found(file)
-        return f"{path} {path.stat().st_mtime_ns}" if path else ""
+        read = [path, *(path.parent / each for each in COLMAP), *(path / each for each in COLMAP)] if path else []
+        return " ".join(f"{each} {each.stat().st_mtime_ns}" for each in read if each.exists())
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -13,6 +13,7 @@ PANEL, MARGIN, HEAD = 320, 16, 22  # pixels
 # Axes right and down, and the sign of the latter.
 VIEWS = {"from above": (0, 2, -1), "from the side": (2, 1, 1), "from the front": (0, 1, 1)}
 FRUSTUM = 0.08  # of the largest extent
+WIDEST = 4.0  # of a frustum's depth: what sees more to a side is drawn as if it saw this
 MOST_POINTS, MOST_FRUSTA = 20_000, 60
 
 
@@ -77,7 +78,8 @@ def frustum(path: CameraPath, frame: int, depth: float) -> Tensor:
     camera = path[frame]
     height, width = camera.size
     corners = torch.tensor([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
-    rays = torch.cat([(corners - camera.centre.cpu()) / camera.focal.cpu(), torch.ones(4, 1)], 1) * depth
+    rays = ((corners - camera.centre.cpu()) / camera.focal.cpu()).clamp(-WIDEST, WIDEST)
+    rays = torch.cat([rays, torch.ones(4, 1)], 1) * depth
     back = cameras.inverse(camera.pose.cpu())
     seen = torch.cat([torch.zeros(1, 3), rays])
     return seen @ back[:3, :3].mT + back[:3, 3]

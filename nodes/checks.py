@@ -15,7 +15,7 @@ from .freecontrol_types import ModelStructure
 
 SAME_ASPECT = 0.05  # of the aspect ratio; by less than this a mask may differ from its picture
 MOST_PROMPTS = 100
-FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*]')  # in file names, on one system or another
+FORBIDDEN = re.compile(r'[\x00-\x1f\ud800-\udfff<>:"|?*]')  # in file names, on one system or another
 
 
 class InputError(ValueError):
@@ -27,6 +27,13 @@ def number(name: str, value: float, low: float, high: float = math.inf) -> float
         wanted = f"{low:g} or more" if math.isinf(high) else f"{low:g} to {high:g}"
         raise InputError(f"{name} is {value}: choose {wanted}.")
     return value
+
+
+def whole(name: str, value: int, low: int, high: float = math.inf) -> int:
+    number(name, value, low, high)
+    if value != int(value):
+        raise InputError(f"{name} is {value}: choose a whole number.")
+    return int(value)
 
 
 def choice(name: str, value: str, options: tuple[str, ...]) -> str:
@@ -169,9 +176,10 @@ def _points(model: ModelPatcher, what: str, family: str, widths: dict[str, int])
 
 def file_name(value: str) -> str:
     """A name, perhaps with folders, that stays in the folder it is saved in."""
-    parts = value.replace("\\", "/").split("/")
-    if not value.strip() or not all(part.strip(" .") for part in parts) or FORBIDDEN.search(value) or len(value) > 200:
-        raise InputError(f"name is {value[:60]!r}: write a plain file name, such as 'sd15 people' (folders as in 'sd15/people').")
+    parts = value.replace("\\", "/").split("/") if isinstance(value, str) else [""]
+    plain = all(part.strip(" .") for part in parts) and not FORBIDDEN.search(value)
+    if not plain or len(value.encode(errors="surrogatepass")) > 200:
+        raise InputError(f"name is {str(value)[:60]!r}: write a plain file name, such as 'sd15 people' (folders as in 'sd15/people').")
     return "/".join(part.strip() for part in parts)
 
 

@@ -48,9 +48,9 @@ class DrawClip(io.ComfyNode):
     @classmethod
     def execute(cls, kind, frames, width, height, as_estimated, seed) -> io.NodeOutput:
         checks.choice("kind", kind, tuple(clips.KINDS))
-        checks.number("frames", frames, 2, MOST_FRAMES)
-        checks.number("width", width, 32, MOST_SIDE)
-        checks.number("height", height, 32, MOST_SIDE)
+        frames = checks.whole("frames", frames, 2, MOST_FRAMES)
+        width, height = checks.whole("width", width, 32, MOST_SIDE), checks.whole("height", height, 32, MOST_SIDE)
+        seed = checks.whole("seed", seed, 0)
         with torch.inference_mode(False):
             clip = clips.draw(kind, frames, (height, width), seed % 2**31)
             pictures, depth = clips.corrupted(clip, seed % 2**31) if as_estimated else (clip.frames, clip.depth)

@@ -1,4 +1,5 @@
 """COLMAP-Free 3D Gaussian Splatting (https://arxiv.org/abs/2312.07504): a video becomes cameras and splats."""
+import math
 from dataclasses import replace
 
 import comfy.model_management
@@ -14,12 +15,14 @@ from ..core.splat.rasteriser import render
 from ..core.splat.reconstruction import PRESETS, reconstruct
 from ..core.splat.tracking import LOST, Tracked, track
 from . import checks
-from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, moved, one_size, to_gaussians, to_splat
+from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, moved, one_size, splat_kind, to_gaussians, to_splat
 
 INVERSE, DISTANCE, LINEAR = "near is bright", "far is bright", "near is bright, linear"
 DEPTH_KINDS = (INVERSE, DISTANCE, LINEAR)
 MOST_FRAMES, SMALLEST = 300, 32
 FIELD_OF_VIEW = 55.0
+PLAIN = 1e-3  # of white: a picture that varies less shows nothing
+FLAT = 1e-4  # of the largest depth: what varies less is none
 NEAREST = 1.5  # where distance is drawn from the nearest to the farthest, the nearest is taken to be half of that range away
 
 
@@ -49,6 +52,8 @@ def clip_of(
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Pictures (F, H, W, 3), given depths and their validity (F, H, W), focal length in widths; checked."""
     pictures, given = checks.image("image", image), checks.image("depth", depth, clamp=False).mean(-1)
+    if not torch.isfinite(given).all():
+        raise checks.InputError("depth has values too large to be added up: divide it by the largest that there can be.")
     checks.choice("depth_kind", kind, DEPTH_KINDS)
     checks.number("field_of_view", field_of_view, 5, 150)
     one_size("depth", given, "image", pictures)
@@ -59,7 +64,11 @@ def clip_of(
         raise checks.InputError(f"image has {count} frames; {MOST_FRAMES} are the most: take every second one, or a part of the clip.")
     if min(height, width) < SMALLEST:
         raise checks.InputError(f"image is {width} x {height}: frames need at least {SMALLEST} pixels on each side.")
+    plain = pictures.flatten(1).amax(1) - pictures.flatten(1).amin(1) < PLAIN
+    if plain.any():
+        raise checks.InputError(f"image is of one colour in frame {int(plain.nonzero()[0])}, which shows no movement: leave such frames out.")
     if given.shape[1:] != (height, width):
+        same_aspect("depth", given, (height, width))
         given = F.interpolate(given[:, None], (height, width), mode="nearest")[:, 0]
     valid = given > 0
     if kind == LINEAR:
@@ -70,9 +79,18 @@ def clip_of(
     empty = [i for i, share in enumerate(valid.flatten(1).float().mean(1).tolist()) if share < 0.2]
     if empty:
         raise checks.InputError(f"depth is black in most of frame {empty[0]}: check the depth node, or the mask.")
-    if (given.amax((1, 2)) - given.amin((1, 2)) < 1e-4).any():
-        raise checks.InputError("depth is flat in at least one frame: connect the output of a depth node, not a plain picture.")
+    nearest, farthest = (given.where(valid, beyond).flatten(1) for beyond in (torch.inf, -torch.inf))
+    flat = farthest.amax(1) - nearest.amin(1) < FLAT * given.where(valid, 0).abs().flatten(1).amax(1)
+    if flat.any():
+        raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node, not a plain picture.")
     return pictures, given, valid, 0.5 / float(torch.tan(torch.deg2rad(torch.tensor(field_of_view)) / 2))
+
+
+def same_aspect(name: str, pictures: Tensor, wanted: tuple[int, int]) -> None:
+    """Of pictures (F, H, W, ...) that are to be scaled to a size (height, width)."""
+    (h, w), (height, width) = pictures.shape[1:3], wanted
+    if abs(math.log((w / h) / (width / height))) > checks.SAME_ASPECT:
+        raise checks.InputError(f"{name} is {w} x {h}, not of the shape of {width} x {height}: crop or resize one of them.")
 
 
 class Watch:
@@ -137,16 +155,24 @@ class ReconstructSplats(io.ComfyNode):
     def execute(cls, image, depth, depth_kind, field_of_view, field_of_view_known, preset, mask=None) -> io.NodeOutput:
         pictures, given, valid, focal = clip_of(image, depth, depth_kind, field_of_view, mask)
         checks.choice("preset", preset, tuple(PRESETS))
+        splat_kind()
         device = comfy.model_management.get_torch_device()
         with torch.inference_mode(False), torch.enable_grad():
             clip = [part.clone().to(device) for part in (pictures, given, valid)]
-            made = reconstruct(*clip, focal, field_of_view_known, depth_kind == INVERSE, PRESETS[preset], Watch(pictures))
+            made = reconstruct(*clip, focal, field_of_view_known, depth_kind == INVERSE, PRESETS[preset], Watch(pictures), found)
         text = report(made.tracked)
-        if len(made.tracked.lost) > len(pictures) // 2:
-            raise checks.InputError(f"The cameras could not be found. {text}")
         with torch.no_grad():
             shown = torch.stack([render(made.fit.gaussians, made.fit.path[i]).colour.clamp(0, 1).cpu() for i in range(len(pictures))])
         return io.NodeOutput(to_splat(made.fit.gaussians), moved(made.fit.path, "cpu"), shown, text, ui=ui.PreviewText(text))
+
+
+def found(tracked: Tracked) -> None:
+    """Stops before splats are fitted to cameras that are mostly wrong."""
+    if len(tracked.lost) > len(tracked.confidence) // 2:
+        raise checks.InputError(
+            f"image has {len(tracked.confidence)} frames, and the cameras of {len(tracked.lost)} could not be found, since less than {LOST:.0%} "
+            "of their pixels agree with another frame: take more frames, mask what moves, or switch depth_kind."
+        )
 
 
 def report(tracked: Tracked) -> str:
@@ -217,9 +243,12 @@ class RefinePoses(io.ComfyNode):
     @classmethod
     def execute(cls, image, splat, cameras, steps) -> io.NodeOutput:
         pictures, path = checks.image("image", image), camera_path("cameras", cameras)
-        checks.number("steps", steps, 1, 1000)
+        checks.whole("steps", steps, 1, 1000)
         if len(pictures) != len(path):
             raise checks.InputError(f"image has {len(pictures)} pictures, cameras {len(path)}: connect as many of both.")
+        if min(pictures.shape[1:3]) < SMALLEST:
+            raise checks.InputError(f"image is {pictures.shape[2]} x {pictures.shape[1]}: pictures need {SMALLEST} pixels on each side.")
+        same_aspect("image", pictures, path.size)
         device = comfy.model_management.get_torch_device()
         scene = to_gaussians("splat", splat)
         bar = comfy.utils.ProgressBar(len(path))

@@ -19,9 +19,13 @@ def resized(path: CameraPath, width: int, height: int) -> CameraPath:
     """The path with other picture sizes, 0 for its own; what is seen along the other side grows or shrinks with the shape."""
     own_height, own_width = path.size
     if not width and not height:
-        return path
+        width, height = own_width, own_height
     width = width or max(1, round(height * own_width / own_height))
     height = height or max(1, round(width * own_height / own_width))
+    if max(width, height) > MOST_PIXELS:
+        raise checks.InputError(f"The pictures would be {width} x {height}: {MOST_PIXELS} pixels are the most, so choose a width and a height.")
+    if (height, width) == path.size:
+        return path
     scale = min(width / own_width, height / own_height)
     centre = (path.centre - path.centre.new_tensor([own_width, own_height]) / 2) * scale + path.centre.new_tensor([width, height]) / 2
     return replace(path, focal=path.focal * scale, centre=centre, size=(height, width))
@@ -55,8 +59,7 @@ class RenderSplatPath(io.ComfyNode):
 
     @classmethod
     def execute(cls, splat, cameras, width, height, background) -> io.NodeOutput:
-        checks.number("width", width, 0, MOST_PIXELS)
-        checks.number("height", height, 0, MOST_PIXELS)
+        width, height = checks.whole("width", width, 0, MOST_PIXELS), checks.whole("height", height, 0, MOST_PIXELS)
         path = resized(camera_path("cameras", cameras), width, height)
         device = comfy.model_management.get_torch_device()
         scene, path = moved(to_gaussians("splat", splat), device), moved(path, device)
@@ -75,7 +78,7 @@ class RenderSplatPath(io.ComfyNode):
 def near_is_bright(depths: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
     """Depths (F, H, W) as an IMAGE: 1 / depth over its largest, 0 where nothing is."""
     inverse = torch.where((depths > 0) & (alphas > 0.5), 1 / depths.clamp(min=1e-6), 0)
-    return (inverse / inverse.amax().clamp(min=1e-6))[..., None].expand(-1, -1, -1, 3)
+    return (inverse / inverse.amax().clamp(min=1e-6))[..., None].expand(-1, -1, -1, 3).contiguous()
 
 
 def colour_of(name: str, value: str) -> torch.Tensor:
@@ -111,6 +114,8 @@ class EvaluateViews(io.ComfyNode):
         one_size("images", a, "reference", b)
         if a.shape != b.shape:
             raise checks.InputError(f"images are {a.shape[2]} x {a.shape[1]}, reference {b.shape[2]} x {b.shape[1]}: resize one of them.")
+        if min(a.shape[1:3]) < views.WINDOW:
+            raise checks.InputError(f"images are {a.shape[2]} x {a.shape[1]}: SSIM needs {views.WINDOW} pixels on each side.")
         psnr, ssim = float(views.psnr(a, b).clamp(max=100).mean()), float(views.ssim(a, b).mean())
         return io.NodeOutput(psnr, ssim, ui=ui.PreviewText(f"PSNR {psnr:.2f} dB, SSIM {ssim:.3f}"))
 

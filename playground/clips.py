@@ -151,7 +151,7 @@ def corrupted(clip: Clip, seed: int = 0, noise: float = 0.05, drift: float = 0.0
     affine = scale * clip.depth + torch.maximum(shift, -nearest / 2)[..., None]
     grain = torch.randn(count, height, width, generator=rng) + _blots(count, height, width, rng)
     blots = _blots(count, height, width, rng).flatten(1)
-    whole = blots <= blots.quantile(1 - holes, dim=1, keepdim=True)
+    whole = blots <= blots.kthvalue(max(round((1 - holes) * height * width), 1), keepdim=True).values
     return frames.clamp(0, 1), affine * (noise / math.sqrt(2) * grain).exp() * whole.view_as(grain)
 
 
@@ -285,7 +285,9 @@ def _toys(things: Sequence[tuple], rng: torch.Generator) -> list[Surface]:
     return toys
 
 
-def _painted_room(shape: tuple, patterns: tuple[str, str, str], rng: torch.Generator) -> list[Surface]:
+def _painted_room(
+    shape: tuple[int, tuple[float, float], float, float], patterns: tuple[str, str, str], rng: torch.Generator
+) -> list[Surface]:
     """`_room` of (sides, radius, middle, height) with patterns for floor, walls and ceiling."""
     floor, wall, ceiling = (int(torch.randint(4, (), generator=rng)) for _ in range(3))
     ramps = (FLOORS[floor], WALLS[wall], WALLS[ceiling])
@@ -358,7 +360,7 @@ def _village(rng: torch.Generator) -> Scene:
         else:
             toys += [("box", ("layers", "gyroid", "panels")[i % 3], x, 0, z, 0.55, tall, 0.55)]
     ground = Plane(torch.tensor([0.0, -1.0, 0.0]), 0.0, _paint("clouds", MEADOW, 0.7, rng))
-    sky = Sphere(torch.zeros(3), 4.6, _paint("layers", SKY, 1.4, rng))
+    sky = Sphere(torch.zeros(3), 4.6, _paint("clouds", SKY, 1.2, rng))
     return Scene([ground, sky, *_toys(toys, rng)], torch.tensor([-1.6, -3.4, -1.8]))
 
 

@@ -117,7 +117,7 @@ def agreement(level: Level, state: State, pairs: Sequence[tuple[int, int]]) -> T
     best = torch.zeros(len(state.poses), device=level.maps.device)
     for part in index.split(_pairs_at_once(level)):
         seen, picture, depth = residuals(level, state, part)[:3]
-        fits = seen & (picture.abs() < 3 * PICTURE_NOISE) & (depth.abs() < 3 * DEPTH_NOISE) & kept[part].all(1)[:, None]
+        fits = seen & (picture.abs() < 2 * PICTURE_NOISE) & (depth.abs() < 2 * DEPTH_NOISE) & kept[part].all(1)[:, None]
         share = fits.float().mean(1)
         for side in (0, 1):
             best.scatter_reduce_(0, part[:, side], share, "amax")

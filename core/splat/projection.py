@@ -13,6 +13,7 @@ from .gaussians import Gaussians, matrix
 
 LOW_PASS = 0.3  # pixels squared, added to the covariance: what is smaller than a pixel still covers one
 NEAR = 0.01  # in units of the world; what is nearer, or behind, is not seen
+WIDEST = 1e8  # pixels that a deviation counts for: beyond, the determinant is not finite in float32
 FIELD = 0.3  # of half the picture: beyond its rim by this much, the derivative is that at the rim
 
 
@@ -28,7 +29,7 @@ class Projected:
     def conics(self) -> Tensor:
         """The inverses of the covariances: (N, 3)."""
         xx, xy, yy = self.covariances.unbind(-1)
-        return torch.stack([yy, -xy, xx], -1) / (xx * yy - xy * xy)[:, None]
+        return torch.stack([yy, -xy, xx], -1) / (xx * yy - xy * xy).clamp(min=LOW_PASS**2)[:, None]
 
 
 def project(gaussians: Gaussians, camera: Camera) -> Projected:
@@ -43,6 +44,6 @@ def project(gaussians: Gaussians, camera: Camera) -> Projected:
     o = torch.zeros_like(z)
     jacobian = torch.stack([fx / z, o, -fx * tx / z, o, fy / z, -fy * ty / z], -1).unflatten(-1, (2, 3))
     axes = jacobian @ (turn @ matrix(gaussians.rotations)) * gaussians.scales[:, None, :]  # (N, 2, 3)
-    u, v = axes.unbind(1)
+    u, v = axes.clamp(-WIDEST, WIDEST).unbind(1)
     covariances = torch.stack([(u * u).sum(-1) + LOW_PASS, (u * v).sum(-1), (v * v).sum(-1) + LOW_PASS], -1)
     return Projected(means, covariances, depth)

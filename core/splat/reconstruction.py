@@ -41,14 +41,15 @@ class Reconstruction:
 
 def reconstruct(
     pictures: Tensor, depths: Tensor, valid: Tensor, focal: float, focal_known: bool, inverse: bool, preset: Preset,
-    look: Look = lambda stage, share, fit: None,
+    look: Look = lambda stage, share, fit: None, check: Callable[[Tracked], None] = lambda tracked: None,
 ) -> Reconstruction:  # fmt: skip
     """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), right up to a scale and a shift for each frame, and where they are valid.
 
     inverse: depths are 1 / depth. focal: in widths of the picture. The first camera is the world; its depth gives the unit.
-    look: called with what is being done, how much of it is done, and what there is so far.
+    look: called with what is being done, how much of it is done, and what there is so far. check: with the cameras, and may raise.
     """
     tracked = track(pictures, depths, valid, focal, focal_known, inverse, lambda done, total: look("finding cameras", done / total, None))
+    check(tracked)
     count, size = len(pictures), (pictures.shape[1], pictures.shape[2])
     known = fused(tracked.levels[-1], tracked.state, between(range(count), FUSED_WITH))
     gain, offset = tracked.state.frames[:, 2], tracked.state.frames[:, 3]

@@ -13,7 +13,7 @@ STEPS, LOCAL_STEPS, GLOBAL_STEPS = 10, 3, 10
 BACK = (1, 2, 4)  # frames before it that a new one is compared with
 WINDOW = 5  # frames that are adjusted again with every new one
 APART = (1, 2, 4, 8, 16, 32)  # of frames that are compared at the end
-LOST = 0.25  # of a frame's pixels agree with another frame's: less is no evidence
+LOST = 0.45  # of a frame's pixels agree with another frame's: less is no evidence
 Progress = Callable[[int, int], None]
 
 

@@ -56,8 +56,8 @@ def render(gaussians: Gaussians, camera: Camera, background: Tensor) -> tuple[Re
 def cloud(count: int, seed: int = 0, size: float | None = None, opacity: tuple[float, float] = (0.1, 0.9), degree: int = 0) -> Gaussians:
     """Random Gaussians in a unit cube around the origin; `size`: their typical deviation."""
     draw = torch.Generator().manual_seed(seed)
-    size = 0.5 * count ** (-1 / 3) if size is None else size
-    scales = size * torch.exp(0.5 * torch.randn(count, 3, generator=draw))
+    typical = 0.5 * count ** (-1 / 3) if size is None else size
+    scales = typical * torch.exp(0.5 * torch.randn(count, 3, generator=draw))
     rotations = torch.nn.functional.normalize(torch.randn(count, 4, generator=draw), dim=1)
     opacities = opacity[0] + (opacity[1] - opacity[0]) * torch.rand(count, generator=draw)
     sh = torch.cat([

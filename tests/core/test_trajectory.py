@@ -178,19 +178,16 @@ def test_paths_of_different_lengths_are_not_compared():
 
 
 def test_it_agrees_with_evo():
-    pytest.importorskip("evo")
-    from evo.core import metrics
-    from evo.core.geometry import umeyama_alignment
-    from evo.core.trajectory import PosePath3D
+    metrics, geometry, paths = (pytest.importorskip(f"evo.core.{name}") for name in ("metrics", "geometry", "trajectory"))
 
     true = poses()
-    estimated = trajectory.transformed(CameraPath(shaken(true), *(torch.ones(2),) * 2, (1, 1)), known())
+    estimated = trajectory.transformed(CameraPath(shaken(true), torch.ones(2), torch.ones(2), (1, 1)), known())
     x, y = estimated.positions, positions(true)
-    turn, shift, scale = umeyama_alignment(x.numpy().T, y.numpy().T, with_scale=True)
+    turn, shift, scale = geometry.umeyama_alignment(x.numpy().T, y.numpy().T, with_scale=True)
     assert_same(trajectory.similarity(x, y), trajectory.Similarity(scale, torch.from_numpy(turn), torch.from_numpy(shift)))
 
-    def evo_path(world_to_camera: torch.Tensor) -> PosePath3D:
-        return PosePath3D(poses_se3=list(cameras.inverse(world_to_camera).numpy()))
+    def evo_path(world_to_camera: torch.Tensor):
+        return paths.PosePath3D(poses_se3=list(cameras.inverse(world_to_camera).numpy()))
 
     def error(metric: metrics.PE, statistic: metrics.StatisticsType) -> float:
         metric.process_data((reference, aligned))

@@ -144,4 +144,4 @@ def test_what_is_no_camera_of_ours_is_said_in_a_sentence(changed, said):
 
 def test_nothing_is_no_camera():
     with pytest.raises(ValueError, match="what came is NoneType"):
-        host_camera.from_host(None, (60, 90))
+        host_camera.from_host(None, (60, 90))  # pyright: ignore[reportArgumentType]

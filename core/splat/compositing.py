@@ -114,7 +114,8 @@ def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> I
     """Batches of tiles of like counts, each from the front until all of its tiles are dark or done."""
     pixels = tiles.side**2
     monomials = _monomials(tiles.side, means)
-    coefficients = _coefficients(means, conics, opacities, tiles)
+    packed, middles = _packed(means, conics, opacities), _middles(tiles, means)
+    listed = torch.cat([tiles.gaussian, tiles.gaussian.new_tensor([len(means)])])
     order = tiles.count.argsort(descending=True)
     order = order[: int((tiles.count > 0).sum())]
     batch = max(1, AT_ONCE.get(means.device.type, AT_ONCE_ELSEWHERE) // (pixels * CHUNK))
@@ -126,12 +127,12 @@ def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> I
             size = min(CHUNK, longest - done)
             offset = done + torch.arange(size, device=means.device)
             places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
-            alpha = (coefficients[places] @ monomials).exp_().clamp_(max=OPAQUE)
+            rows = listed[places]
+            alpha = (_coefficients(packed[rows], middles[these][:, None]) @ monomials).exp_().clamp_(max=OPAQUE)
             alpha = torch.nn.functional.threshold(alpha, FAINTEST, 0.0)
             light = torch.cumprod(torch.cat([left[:, None], 1 - alpha], 1), 1)
             left = light[:, -1]
-            rows = tiles.gaussian[places.clamp(max=len(tiles.gaussian) - 1)]
-            yield _Chunk(these, places, rows, alpha, light[:, :-1], left, monomials)
+            yield _Chunk(these, places, rows.clamp(max=len(means) - 1), alpha, light[:, :-1], left, monomials)
             done += size
             more = (left.amax(1) > DARK) & (tiles.count[these] > done)
             if not more.all():
@@ -140,15 +141,18 @@ def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> I
                     break
 
 
-def _coefficients(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> Tensor:
-    """Of log alpha around each tile's middle, (M + 1, 6); the last row is nothing."""
-    rows = tiles.gaussian
-    x, y = (means[rows] - _middles(tiles, means)[_tile_of(tiles)]).unbind(-1)
-    a, b, c = conics[rows].unbind(-1)
-    constant = opacities[rows].log() - 0.5 * (a * x * x + c * y * y) - b * x * y
-    terms = torch.stack([constant, a * x + b * y, b * x + c * y, -0.5 * a, -b, -0.5 * c], -1)
-    nothing = terms.new_tensor([[-torch.inf, 0, 0, 0, 0, 0]])
-    return torch.cat([terms, nothing])
+def _coefficients(values: Tensor, middles: Tensor) -> Tensor:
+    """Of log alpha around tiles' middles (b, 1, 2), for Gaussians packed as in `_packed`, (b, m, 6): (b, m, 6)."""
+    x, y = values[..., 0] - middles[..., 0], values[..., 1] - middles[..., 1]
+    a, b, c, visible = values[..., 2:].unbind(-1)
+    by_u, by_v = a * x + b * y, b * x + c * y
+    return torch.stack([visible - 0.5 * (by_u * x + by_v * y), by_u, by_v, -0.5 * a, -b, -0.5 * c], -1)
+
+
+def _packed(means: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
+    """Means, conics and the logarithms of opacities, (N + 1, 6); the last row is nothing."""
+    rows = torch.cat([means, conics, opacities.log()[:, None]], 1)
+    return torch.cat([rows, rows.new_tensor([[0, 0, 0, 0, 0, -torch.inf]])])
 
 
 def _monomials(side: int, like: Tensor) -> Tensor:

@@ -43,6 +43,6 @@ def assign(projected: Projected, opacities: Tensor, size: tuple[int, int], side:
     within = torch.arange(len(which), device=which.device) - first[which]
     wide = width[which]
     tile = (low[which, 1] + within // wide) * columns + low[which, 0] + within % wide
-    tile, by_tile = tile.sort(stable=True)
+    by_tile = tile.to(torch.int16 if rows * columns < 2**15 else torch.int32).argsort(stable=True)  # short keys sort sooner
     count = torch.bincount(tile, minlength=rows * columns)
     return Tiles(order[which[by_tile]], count.cumsum(0) - count, count, side, (rows, columns))

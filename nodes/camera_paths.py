@@ -120,7 +120,8 @@ class SaveCameraPath(io.ComfyNode):
             file = f"{stem}_{counter:05}_" + (".json" if format == FORMATS[0] else "")
             camera_files.save(path, Path(folder) / file)
         except OSError as error:
-            raise checks.InputError(f"name is {name[:60]!r}, which cannot be written ({error.strerror or error}): choose another one.") from None
+            why = error.strerror or error
+            raise checks.InputError(f"name is {name[:60]!r}, which cannot be written ({why}): choose another one.") from None
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {below + '/' if below else ''}{file} in the output folder."))
 
 

@@ -66,7 +66,7 @@ def clip_of(
         raise checks.InputError(f"image is {width} x {height}: frames need at least {SMALLEST} pixels on each side.")
     plain = pictures.flatten(1).amax(1) - pictures.flatten(1).amin(1) < PLAIN
     if plain.any():
-        raise checks.InputError(f"image is of one colour in frame {int(plain.nonzero()[0])}, which shows no movement: leave such frames out.")
+        raise checks.InputError(f"image is of one colour in frame {int(plain.nonzero()[0])}, which shows nothing: leave such frames out.")
     if given.shape[1:] != (height, width):
         same_aspect("depth", given, (height, width))
         given = F.interpolate(given[:, None], (height, width), mode="nearest")[:, 0]
@@ -82,7 +82,7 @@ def clip_of(
     nearest, farthest = (given.where(valid, beyond).flatten(1) for beyond in (torch.inf, -torch.inf))
     flat = farthest.amax(1) - nearest.amin(1) < FLAT * given.where(valid, 0).abs().flatten(1).amax(1)
     if flat.any():
-        raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node, not a plain picture.")
+        raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node.")
     return pictures, given, valid, 0.5 / float(torch.tan(torch.deg2rad(torch.tensor(field_of_view)) / 2))
 
 
@@ -170,8 +170,8 @@ def found(tracked: Tracked) -> None:
     """Stops before splats are fitted to cameras that are mostly wrong."""
     if len(tracked.lost) > len(tracked.confidence) // 2:
         raise checks.InputError(
-            f"image has {len(tracked.confidence)} frames, and the cameras of {len(tracked.lost)} could not be found, since less than {LOST:.0%} "
-            "of their pixels agree with another frame: take more frames, mask what moves, or switch depth_kind."
+            f"image has {len(tracked.confidence)} frames, and the cameras of {len(tracked.lost)} could not be found, since less than "
+            f"{LOST:.0%} of their pixels agree with another frame: take more frames, mask what moves, or switch depth_kind."
         )
 
 

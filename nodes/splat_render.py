@@ -23,7 +23,7 @@ def resized(path: CameraPath, width: int, height: int) -> CameraPath:
     width = width or max(1, round(height * own_width / own_height))
     height = height or max(1, round(width * own_height / own_width))
     if max(width, height) > MOST_PIXELS:
-        raise checks.InputError(f"The pictures would be {width} x {height}: {MOST_PIXELS} pixels are the most, so choose a width and a height.")
+        raise checks.InputError(f"The pictures would be {width} x {height}: choose a width and a height, {MOST_PIXELS} at most.")
     if (height, width) == path.size:
         return path
     scale = min(width / own_width, height / own_height)

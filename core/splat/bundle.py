@@ -126,7 +126,8 @@ def agreement(level: Level, state: State, pairs: Sequence[tuple[int, int]]) -> T
 
 def _kept(level: Level, state: State) -> Tensor:
     """Whether each frame still has KEPT of its contrast and of its relief, (F,)."""
-    given = torch.stack([depth[solid].median() if solid.any() else depth.max() for depth, solid in zip(level.maps[:, 3], level.maps[:, 4] > 0, strict=True)])
+    depths, solid = level.maps[:, 3], level.maps[:, 4] > 0
+    given = torch.stack([d[s].median() if s.any() else d.max() for d, s in zip(depths, solid, strict=True)])
     relief = state.frames[:, 0].exp() * given
     return (1 + state.frames[:, 2] > KEPT) & (relief > KEPT * (relief + state.frames[:, 1] * state.unit))
 

@@ -1,12 +1,13 @@
 # pyright: reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 # The host leaves the types of inputs and outputs open.
 # pyright: reportArgumentType=false, reportAssignmentType=false
-"""A tiny random model with text encoder and VAE, and what the FreeControl nodes make of it: enough to test all but beauty."""
+"""What the nodes are tested with: a tiny random model and what FreeControl makes of it, a small scene of splats and cameras."""
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.ldm.models.autoencoder
@@ -16,6 +17,8 @@ import pytest
 import torch
 from comfy import sd1_clip
 from comfy.model_patcher import ModelPatcher
+from comfy_api import latest
+from freesteer.core.cameras import CameraPath
 from freesteer.nodes import NODES
 from freesteer.playground import models, text
 from torch import Tensor
@@ -41,6 +44,38 @@ def run(node_id: str, **inputs: Any) -> tuple:
     defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
     with torch.inference_mode():
         return node.execute(**{**defaults, **inputs}).result or ()
+
+
+needs_splat = pytest.mark.skipif(not hasattr(getattr(latest, "Types", None), "SPLAT"), reason="ComfyUI has splats from 0.23 on")
+
+
+def noise(*shape: int) -> Tensor:
+    """0..1, the same every time."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+def splat(count: int = 40, **changed: object) -> SimpleNamespace:
+    """A grey cloud in the form of the host's SPLAT, which older hosts lack: one unit wide, 3 before a camera at the origin."""
+    parts: dict[str, object] = {
+        "positions": noise(1, count, 3) + torch.tensor([-0.5, -0.5, 2.5]), "scales": torch.full((1, count, 3), 0.05),
+        "rotations": torch.tensor([1.0, 0, 0, 0]).expand(1, count, 4), "opacities": torch.full((1, count, 1), 0.8),
+        "sh": torch.zeros(1, count, 1, 3), "counts": None,
+    }  # fmt: skip
+    return SimpleNamespace(**{**parts, **changed})
+
+
+def path(frames: int = 3, **changed: Any) -> CameraPath:
+    """From the origin along +x, looking along +z, with pictures of 48 x 36."""
+    poses = torch.eye(4).repeat(frames, 1, 1)
+    poses[:, 0, 3] = -0.1 * torch.arange(frames)
+    parts = {"poses": poses, "focal": torch.tensor([40.0, 40.0]), "centre": torch.tensor([24.0, 18.0]), "size": (36, 48)}
+    return CameraPath(**{**parts, **changed})
+
+
+def host_camera(**changed: object) -> dict[str, object]:
+    """A LOAD3D_CAMERA, 3 from its target."""
+    zero = {"x": 0.0, "y": 0.0, "z": 0.0}
+    return {"position": {**zero, "z": 3.0}, "target": zero, "quaternion": {**zero, "w": 1.0}, "fov": 40.0, "zoom": 1.0, **changed}
 
 
 @dataclass(frozen=True)

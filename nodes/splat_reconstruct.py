@@ -158,8 +158,9 @@ class ReconstructSplats(io.ComfyNode):
         splat_kind()
         device = comfy.model_management.get_torch_device()
         with torch.inference_mode(False), torch.enable_grad():
-            clip = [part.clone().to(device) for part in (pictures, given, valid)]
-            made = reconstruct(*clip, focal, field_of_view_known, depth_kind == INVERSE, PRESETS[preset], Watch(pictures), found)
+            frames, depths, known = (part.clone().to(device) for part in (pictures, given, valid))
+            look = Watch(pictures)
+            made = reconstruct(frames, depths, known, focal, field_of_view_known, depth_kind == INVERSE, PRESETS[preset], look, found)
         text = report(made.tracked)
         with torch.no_grad():
             shown = torch.stack([render(made.fit.gaussians, made.fit.path[i]).colour.clamp(0, 1).cpu() for i in range(len(pictures))])

@@ -48,8 +48,9 @@ def to_splat(gaussians: Gaussians):
 
 def to_gaussians(name: str, splat: object) -> Gaussians:
     """The first scene of a SPLAT; what is not finite or not visible at all is an error that names the input."""
-    parts = [getattr(splat, part, None) for part in ("positions", "scales", "rotations", "opacities", "sh")]
-    if not all(isinstance(part, Tensor) for part in parts):
+    named = [getattr(splat, part, None) for part in ("positions", "scales", "rotations", "opacities", "sh")]
+    parts = [part for part in named if isinstance(part, Tensor)]
+    if len(parts) < len(named):
         raise InputError(f"{name} has to be a SPLAT, as from Get Splat or Reconstruct Splats From Video; what came is {_kind(splat)}.")
     if not all(part.ndim > 1 and len(part) for part in parts):
         raise InputError(f"{name} has tensors whose shapes do not fit each other: load or make it again.")

@@ -97,7 +97,7 @@ def test_a_clip_is_drawn_exactly_or_as_it_would_be_estimated() -> None:
     assert scales.max() > 1.2 * scales.min()
     for drawn in (exact, estimated):
         assert drawn.image.shape == drawn.depth.shape == (4, HEIGHT, WIDTH, 3)
-        assert 0 <= drawn.depth.min() and drawn.depth.max() == 1 and 0 <= drawn.image.min() and drawn.image.max() <= 1
+        assert drawn.depth.min() >= 0 and drawn.depth.max() == 1 and drawn.image.min() >= 0 and drawn.image.max() <= 1
         assert torch.equal(drawn.cameras.poses, true.path.poses) and drawn.cameras.size == (HEIGHT, WIDTH)
         assert 2 * math.degrees(math.atan(WIDTH / 2 / float(drawn.cameras.focal[0]))) == pytest.approx(drawn.field_of_view)
 
@@ -126,7 +126,7 @@ def test_the_cameras_of_an_exact_clip_are_found(kind: str, depth_kind: str) -> N
 
 def test_a_guess_of_the_field_of_view_is_corrected() -> None:
     guess = 0.85 * clip("handheld").field_of_view
-    found, report = run("FreeSteerEstimateCameras", **of(clip("handheld"), field_of_view=guess, field_of_view_known=False))
+    found, _report = run("FreeSteerEstimateCameras", **of(clip("handheld"), field_of_view=guess, field_of_view_known=False))
     assert 2 * math.degrees(math.atan(WIDTH / 2 / float(found.focal[0]))) == pytest.approx(65, abs=3)
     assert ate(found, clip("handheld").cameras) < 0.01
 
@@ -260,7 +260,7 @@ def test_an_empty_mask_leaves_nothing_out() -> None:
 @needs_splat
 def test_a_frame_that_does_not_belong_is_named_and_the_rest_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(splat_reconstruct.PRESETS, "preview", Preset(4, 2))
-    scene, found, preview, report = run("FreeSteerReconstructSplats", **with_a_stranger(5))
+    _scene, found, preview, report = run("FreeSteerReconstructSplats", **with_a_stranger(5))
     assert "Lost at frame 5: less than" in report and len(found) == len(preview) == 6
     assert ate(replace(found, poses=found.poses[:5]), replace(clip().cameras, poses=clip().cameras.poses[:5])) < 0.01
 
@@ -302,7 +302,7 @@ def test_pictures_have_the_size_that_is_asked_for(width: int, height: int, size:
     image, alpha, depth = run("FreeSteerRenderSplatPath", splat=splat(), cameras=path(2), width=width, height=height)
     assert image.shape == depth.shape == (2, *size, 3) and alpha.shape == (2, *size)
     for each in (image, alpha, depth):
-        assert each.is_contiguous() and 0 <= each.min() and each.max() <= 1
+        assert each.is_contiguous() and each.min() >= 0 and each.max() <= 1
 
 
 @pytest.mark.parametrize("centre", [(24.0, 18.0), (20.0, 21.0)])
@@ -415,7 +415,8 @@ def test_an_orbit_looks_at_the_middle_of_the_scene(inputs: dict[str, float]) -> 
 
 
 def test_an_orbit_shows_most_of_the_scene() -> None:
-    image, alpha, _ = run("FreeSteerRenderSplatPath", splat=splat(400, scales=torch.full((1, 400, 3), 0.02)), cameras=orbit(splat=splat(400)))
+    scene = splat(400, scales=torch.full((1, 400, 3), 0.02))
+    _image, alpha, _ = run("FreeSteerRenderSplatPath", splat=scene, cameras=orbit(splat=splat(400)))
     assert (alpha > 0.5).float().mean() > 0.1
     inside = alpha[:, 4:-4, 4:-4].sum() / alpha.sum()
     assert inside > 0.7
@@ -495,12 +496,12 @@ def test_formats_do_not_overwrite_each_other(folder: Path) -> None:
 def test_a_changed_file_is_read_again(folder: Path, format: str, file: str, inner: str) -> None:
     told = CLASSES["FreeSteerLoadCameraPath"].fingerprint_inputs
     run("FreeSteerSaveCameraPath", cameras=path(), name="x", format=format)
-    before = told(file)
-    assert before and told(file) == before
+    before = told(file=file)
+    assert before and told(file=file) == before
     written = folder / "output" / file / inner
     times = written.stat()
     os.utime(written, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))  # changed in place, as an editor does
-    assert told(file) != before
+    assert told(file=file) != before
 
 
 @pytest.mark.parametrize("scene", [None, splat(), splat(1)], ids=["cameras", "with splats", "with one splat"])

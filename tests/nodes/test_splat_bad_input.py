@@ -329,7 +329,7 @@ def test_only_what_lies_in_the_folders_is_loaded(folder: Path, file: str) -> Non
     with pytest.raises(InputError, match="there is no such file in ComfyUI's input or output folder") as refused:
         load(file=file)()
     assert_one_sentence(refused.value)
-    assert CLASSES["FreeSteerLoadCameraPath"].fingerprint_inputs(file) == ""
+    assert CLASSES["FreeSteerLoadCameraPath"].fingerprint_inputs(file=file) == ""
 
 
 # What is in files
@@ -480,7 +480,7 @@ def executed(name: str, **inputs: Any) -> tuple:
     """As `run`, in the mode that is on."""
     cls = CLASSES[f"FreeSteer{name}"]
     defaults = {i.id: i.default for i in cls.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
-    return cls.execute(**{**defaults, **inputs}).result
+    return cls.execute(**{**defaults, **inputs}).result or ()
 
 
 @pytest.fixture(scope="module")

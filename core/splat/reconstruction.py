@@ -26,7 +26,7 @@ class Preset:
     rounds: int = 2
 
 
-PRESETS = {"preview": Preset(300), "standard": Preset(1000), "quality": Preset(6000, 3)}
+PRESETS = {"preview": Preset(300), "standard": Preset(700), "quality": Preset(6000, 3)}
 
 
 @dataclass(frozen=True)

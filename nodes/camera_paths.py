@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..core import camera_files, cameras, host_camera, trajectory
 from ..core.cameras import CameraPath
+from ..core.splat.projection import NEAR
 from . import checks
 from .camera_previews import drawn
 from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, to_gaussians
@@ -65,8 +66,8 @@ class CameraOrbit(io.ComfyNode):
         scene = to_gaussians("splat", splat)
         middle = scene.positions.median(0).values
         some = scene[:: len(scene) // 10**6 + 1]
-        extent = float(((some.positions - middle).norm(dim=1) + some.scales.amax(1)).quantile(0.9))
-        radius = distance * max(extent, 1e-3) / math.tan(math.radians(field_of_view) / 2)
+        extent = float(((some.positions - middle).norm(dim=1) + 2 * some.scales.amax(1)).quantile(0.9))
+        radius = distance * max(extent, 4 * NEAR) / math.tan(math.radians(field_of_view) / 2)
         poses = cameras.orbit(middle, radius, angles, height * radius)
         camera = cameras.from_field_of_view(poses[0], field_of_view, size)
         return io.NodeOutput(CameraPath(poses, camera.focal, camera.centre, size))

@@ -126,7 +126,7 @@ def test_the_cameras_of_an_exact_clip_are_found(kind: str, depth_kind: str) -> N
 
 def test_a_guess_of_the_field_of_view_is_corrected() -> None:
     guess = 0.85 * clip("handheld").field_of_view
-    found, _report = run("FreeSteerEstimateCameras", **of(clip("handheld"), field_of_view=guess, field_of_view_known=False))
+    found, _ = run("FreeSteerEstimateCameras", **of(clip("handheld"), field_of_view=guess, field_of_view_known=False))
     assert 2 * math.degrees(math.atan(WIDTH / 2 / float(found.focal[0]))) == pytest.approx(65, abs=3)
     assert ate(found, clip("handheld").cameras) < 0.01
 
@@ -245,7 +245,7 @@ def test_what_is_masked_is_left_out() -> None:
     for given in ({}, {"mask": mask}):
         preview = run("FreeSteerReconstructSplats", **of(clip(), image=image), **given)[2]
         errors.append(float((preview - clip().image)[mask > 0].square().mean()))
-    assert errors[1] < 0.4 * errors[0]  # measured: .22
+    assert errors[1] < 0.4 * errors[0]  # measured: .27
 
 
 def test_an_empty_mask_leaves_nothing_out() -> None:
@@ -260,7 +260,7 @@ def test_an_empty_mask_leaves_nothing_out() -> None:
 @needs_splat
 def test_a_frame_that_does_not_belong_is_named_and_the_rest_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(splat_reconstruct.PRESETS, "preview", Preset(4, 2))
-    _scene, found, preview, report = run("FreeSteerReconstructSplats", **with_a_stranger(5))
+    _, found, preview, report = run("FreeSteerReconstructSplats", **with_a_stranger(5))
     assert "Lost at frame 5: less than" in report and len(found) == len(preview) == 6
     assert ate(replace(found, poses=found.poses[:5]), replace(clip().cameras, poses=clip().cameras.poses[:5])) < 0.01
 
@@ -361,18 +361,21 @@ def test_splats_of_any_size_are_drawn_in_numbers(size: float) -> None:
 
 
 def test_disturbed_cameras_are_brought_back() -> None:
-    scene, true = splat(300, positions=noise(1, 300, 3) * 1.4 + torch.tensor([-0.7, -0.7, 2.0]), sh=2 * noise(1, 300, 1, 3)), path(3)
+    scene = splat(300, positions=noise(1, 300, 3) * 1.4 + torch.tensor([-0.7, -0.7, 2.0]), sh=4 * noise(1, 300, 1, 3) - 2)
+    true = path(3)
     image = run("FreeSteerRenderSplatPath", splat=scene, cameras=true)[0]
-    twists = 0.03 * (noise(3, 6) - 0.5)
-    disturbed = replace(true, poses=cameras.exponential(twists) @ true.poses)
+    disturbed = replace(true, poses=cameras.exponential(0.06 * (noise(3, 6) - 0.5)) @ true.poses)
     before = disturbed.poses.clone()
-    (found,) = run("FreeSteerRefinePoses", image=image, splat=scene, cameras=disturbed, steps=40)
+    (found,) = run("FreeSteerRefinePoses", image=image, splat=scene, cameras=disturbed, steps=100)
 
-    def away(of: CameraPath) -> Tensor:
-        return cameras.logarithm(of.poses @ cameras.inverse(true.poses)).norm(dim=1)
+    def places(of: CameraPath) -> Tensor:
+        """Of the splats, in pixels: (F, N, 2)."""
+        seen = scene.positions @ of.poses[:, :3, :3].mT + of.poses[:, None, :3, 3]
+        return seen[..., :2] / seen[..., 2:] * of.focal
 
-    assert (away(found) < 0.4 * away(disturbed)).all()
-    assert psnr(run("FreeSteerRenderSplatPath", splat=scene, cameras=found)[0], image) > 30
+    left, at_first = ((places(each) - places(true)).norm(dim=-1).mean(1) for each in (found, disturbed))
+    assert (at_first > 0.4).all() and (left < 0.15).all()
+    assert psnr(run("FreeSteerRenderSplatPath", splat=scene, cameras=found)[0], image) > 35
     assert torch.equal(disturbed.poses, before) and torch.equal(found.focal, true.focal) and found.size == true.size
 
 
@@ -380,7 +383,7 @@ def test_pictures_to_refine_by_may_be_larger_than_the_cameras() -> None:
     scene = splat()
     image = run("FreeSteerRenderSplatPath", splat=scene, cameras=path(2), width=2 * WIDTH)[0]
     (found,) = run("FreeSteerRefinePoses", image=image, splat=scene, cameras=path(2), steps=2)
-    torch.testing.assert_close(found.poses, path(2).poses, atol=2e-3, rtol=0)
+    torch.testing.assert_close(found.poses, path(2).poses, atol=0.02, rtol=0)
     assert found.size == (HEIGHT, WIDTH)
 
 
@@ -416,7 +419,7 @@ def test_an_orbit_looks_at_the_middle_of_the_scene(inputs: dict[str, float]) -> 
 
 def test_an_orbit_shows_most_of_the_scene() -> None:
     scene = splat(400, scales=torch.full((1, 400, 3), 0.02))
-    _image, alpha, _ = run("FreeSteerRenderSplatPath", splat=scene, cameras=orbit(splat=splat(400)))
+    alpha = run("FreeSteerRenderSplatPath", splat=scene, cameras=orbit(splat=scene))[1]
     assert (alpha > 0.5).float().mean() > 0.1
     inside = alpha[:, 4:-4, 4:-4].sum() / alpha.sum()
     assert inside > 0.7
@@ -435,7 +438,7 @@ def test_an_orbit_goes_as_far_and_to_the_side_that_is_said() -> None:
 def test_a_single_splat_is_a_scene_too(size: float) -> None:
     one = splat(1, scales=torch.full((1, 1, 3), size))
     alpha = run("FreeSteerRenderSplatPath", splat=one, cameras=orbit(splat=one))[1]
-    assert 0.01 < (alpha > 0.1).float().mean() < 1
+    assert (alpha > 0.1).flatten(1).any(1).all() and not (alpha > 0.1).all()
 
 
 @pytest.mark.parametrize("degrees", [90.0, -90.0])
@@ -517,8 +520,9 @@ def test_a_path_is_drawn_from_three_sides(folder: Path, scene: Any, frames: int)
         assert 30 < drawn.sum() < 0.5 * drawn.numel()
         rim = torch.cat([drawn[:4].flatten(), drawn[-4:].flatten(), drawn[:, :4].flatten(), drawn[:, -4:].flatten()])
         assert not rim.any()
-        assert ((panel[..., 1] > 0.7) & (panel[..., 0] < 0.5)).any()  # the first camera
-        assert frames == 1 or ((panel[..., 0] > 0.8) & (panel[..., 1] < 0.5)).any()  # the last
+    red, green = image[0, HEAD:, :PANEL, 0], image[0, HEAD:, :PANEL, 1]
+    assert ((green > 0.7) & (red < 0.5)).any()  # the first camera
+    assert frames == 1 or ((red > 0.8) & (green < 0.5)).any()  # the last
 
 
 def test_a_scene_is_drawn_behind_the_cameras(folder: Path) -> None:

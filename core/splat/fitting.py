@@ -15,10 +15,12 @@ from .. import cameras
 from ..cameras import Camera, CameraPath
 from . import harmonics
 from .gaussians import Gaussians, join
+from .projection import NEAR
 from .rasteriser import Rendered, render
 
 RATES = {"positions": 4e-4, "scales": 8e-3, "rotations": 4e-3, "opacities": 4e-2, "sh": 8e-3}  # positions: of the median depth
 CAMERA_RATE, EXPOSURE_RATE, POSE_RATE = 4e-4, 2e-3, 4e-3
+USUAL = 4.0  # median depth for which the cameras' rates are meant: of another, they move by the same share
 SIMILARITY, DEPTH_WEIGHT = 0.2, 0.05  # of 1 - SSIM, and of the relative error of depth
 OPACITY, SIZE = 0.7, 0.6  # of a new Gaussian; SIZE: deviation, in pixels of the frame it comes from
 EMPTY, WRONG = 0.5, 0.08  # alpha below which, and relative depth before which, a frame brings new points
@@ -75,7 +77,7 @@ def fit(
         "positions": gaussians.positions.clone(), "scales": gaussians.scales.log(), "rotations": gaussians.rotations.clone(),
         "opacities": torch.logit(gaussians.opacities.clamp(1e-4, 1 - 1e-4)), "sh": gaussians.sh.clone(),
     }  # fmt: skip
-    twists, light = torch.zeros(len(pictures), 6).to(pictures), exposures.clone()
+    twists, light, reach = torch.zeros(len(pictures), 6).to(pictures), exposures.clone(), in_unit(median).to(pictures)
     leaves = [*raw.values(), twists, light]
     for leaf in leaves:
         leaf.requires_grad_()
@@ -87,12 +89,14 @@ def fit(
 
     def now() -> Fit:
         with torch.no_grad():
-            return Fit(activated(raw).detach(), replace(path, poses=cameras.exponential(twists) @ path.poses), light.detach().clone())
+            moved = replace(path, poses=cameras.exponential(twists * reach) @ path.poses)
+            return Fit(activated(raw).detach(), moved, light.detach().clone())
 
     for step in range(iterations):
         frames = frames or torch.randperm(len(pictures), generator=order).tolist()
         frame = frames.pop()
-        pose = cameras.exponential(twists[frame] if refine and frame > 0 else twists[frame].detach()) @ path.poses[frame]
+        twist = twists[frame] if refine and frame > 0 else twists[frame].detach()
+        pose = cameras.exponential(twist * reach) @ path.poses[frame]
         shown = render(activated(raw), path[frame].at(pose))
         loss = difference(shown, pictures[frame], depths[frame], light[frame])
         optimiser.zero_grad(set_to_none=True)
@@ -102,6 +106,11 @@ def fit(
         look(step + 1, iterations, now()) if (step + 1) % max(1, iterations // 20) == 0 else None
     found = now()
     return replace(found, gaussians=found.gaussians[found.gaussians.opacities > FAINT])
+
+
+def in_unit(depth: float) -> Tensor:
+    """Factors of a twist, (6,): a camera before things at a median `depth` is moved by shares of it, whatever the world's unit."""
+    return torch.tensor([depth / USUAL] * 3 + [1.0] * 3)
 
 
 def activated(raw: dict[str, Tensor]) -> Gaussians:
@@ -125,15 +134,17 @@ def difference(shown: Rendered, picture: Tensor, depth: Tensor, exposure: Tensor
 def refine_pose(gaussians: Gaussians, picture: Tensor, camera: Camera, steps: int) -> Tensor:
     """The pose (4, 4) from which a scene looks most like a picture (H, W, 3), starting at the camera's, within a few pixels of it."""
     twist = torch.zeros(6).to(picture).requires_grad_()
+    depths = (gaussians.positions @ camera.pose[:3, :3].mT + camera.pose[:3, 3])[:, 2].detach()
+    reach = in_unit(float(depths[depths > NEAR].median()) if (depths > NEAR).any() else USUAL).to(picture)
     exposure = torch.zeros(2).to(picture).requires_grad_()
     optimiser = torch.optim.Adam([{"params": [twist], "lr": POSE_RATE}, {"params": [exposure], "lr": EXPOSURE_RATE}])
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.05 ** (1 / steps))
     nothing = torch.zeros_like(picture[..., 0])
     for _ in range(steps):
-        shown = render(gaussians, camera.at(cameras.exponential(twist) @ camera.pose))
+        shown = render(gaussians, camera.at(cameras.exponential(twist * reach) @ camera.pose))
         loss = difference(shown, picture, nothing, exposure)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-    return (cameras.exponential(twist) @ camera.pose).detach()
+    return (cameras.exponential(twist * reach) @ camera.pose).detach()

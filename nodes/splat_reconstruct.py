@@ -21,6 +21,8 @@ INVERSE, DISTANCE, LINEAR = "near is bright", "far is bright", "near is bright, 
 DEPTH_KINDS = (INVERSE, DISTANCE, LINEAR)
 MOST_FRAMES, SMALLEST = 300, 32
 FIELD_OF_VIEW = 55.0
+LARGEST = 1e30  # number in a depth
+PLAUSIBLE = (0.1, 1e4)  # distances of a scene, in units of the world: nearer than a hundredth of one, nothing is drawn
 PLAIN = 1e-3  # of white: a picture that varies less shows nothing
 FLAT = 1e-4  # of the largest depth: what varies less is none
 NEAREST = 1.5  # where distance is drawn from the nearest to the farthest, the nearest is taken to be half of that range away
@@ -52,7 +54,7 @@ def clip_of(
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Pictures (F, H, W, 3), given depths and their validity (F, H, W), focal length in widths; checked."""
     pictures, given = checks.image("image", image), checks.image("depth", depth, clamp=False).mean(-1)
-    if not torch.isfinite(given).all():
+    if not (given.abs() <= LARGEST).all():
         raise checks.InputError("depth has values too large to be added up: divide it by the largest that there can be.")
     checks.choice("depth_kind", kind, DEPTH_KINDS)
     checks.number("field_of_view", field_of_view, 5, 150)
@@ -64,7 +66,7 @@ def clip_of(
         raise checks.InputError(f"image has {count} frames; {MOST_FRAMES} are the most: take every second one, or a part of the clip.")
     if min(height, width) < SMALLEST:
         raise checks.InputError(f"image is {width} x {height}: frames need at least {SMALLEST} pixels on each side.")
-    plain = pictures.flatten(1).amax(1) - pictures.flatten(1).amin(1) < PLAIN
+    plain = (pictures.amax((1, 2)) - pictures.amin((1, 2))).amax(1) < PLAIN
     if plain.any():
         raise checks.InputError(f"image is of one colour in frame {int(plain.nonzero()[0])}, which shows nothing: leave such frames out.")
     if given.shape[1:] != (height, width):
@@ -83,7 +85,14 @@ def clip_of(
     flat = farthest.amax(1) - nearest.amin(1) < FLAT * given.where(valid, 0).abs().flatten(1).amax(1)
     if flat.any():
         raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node.")
+    given = in_plausible_unit(given, float(given[0][valid[0]].median()), kind == INVERSE)
     return pictures, given, valid, 0.5 / float(torch.tan(torch.deg2rad(torch.tensor(field_of_view)) / 2))
+
+
+def in_plausible_unit(given: Tensor, median: float, inverse: bool) -> Tensor:
+    """As it is, or with a median of 1 where that of the first frame is at a distance at which splats cannot be drawn well."""
+    near, far = PLAUSIBLE
+    return given if near <= (1 / median if inverse else median) <= far else given / median
 
 
 def same_aspect(name: str, pictures: Tensor, wanted: tuple[int, int]) -> None:

@@ -214,6 +214,16 @@ def test_every_kind_of_depth_is_taken(depth_kind: str) -> None:
 
 
 @needs_splat
+@pytest.mark.parametrize(("depth_kind", "unit"), [(DISTANCE, 1e-4), (DISTANCE, 100.0), (DISTANCE, 1e7), (INVERSE, 255.0), (INVERSE, 1e-6)])
+def test_depth_may_be_in_any_unit_for_splats_too(monkeypatch: pytest.MonkeyPatch, depth_kind: str, unit: float) -> None:
+    """Nothing is nearer than what can be drawn, and cameras move by shares of the depth."""
+    monkeypatch.setitem(splat_reconstruct.PRESETS, "preview", Preset(20, 2))
+    depth = unit * depth_as(depth_kind, clip().depth)
+    _, found, preview, _ = run("FreeSteerReconstructSplats", **of(clip(), depth_kind, depth=depth))
+    assert ate(found, clip().cameras) < 0.002 and psnr(preview, clip().image) > LIKE - 1  # measured: .0009, 21.6
+
+
+@needs_splat
 def test_the_host_draws_the_scene_too(made) -> None:
     host = pytest.importorskip("comfy_extras.nodes_gaussian_splat")
     scene, found, _, _ = made

@@ -39,7 +39,7 @@ def pictures(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> 
     return noise(frames, height, width, 3)
 
 
-def without(tensor: Tensor, frame: int, value: float) -> Tensor:
+def without(tensor: Tensor, frame: int, value: float | Tensor) -> Tensor:
     tensor = tensor.clone()
     tensor[frame] = value
     return tensor
@@ -91,6 +91,7 @@ CASES: dict[str, tuple[Act, str]] = {
     "pictures with infinity": (estimate(image=broken(pictures(), INFINITY)), "image has pixels that are not numbers"),
     "pictures of integers": (estimate(image=torch.zeros(4, 36, 48, 3, dtype=torch.uint8)), "what came is 4 x 36 x 48 x 3 uint8"),
     "a black frame": (reconstruct(image=without(pictures(), 2, 0.0)), "image is of one colour in frame 2"),
+    "a red frame": (estimate(image=without(pictures(), 1, torch.tensor([1.0, 0, 0]))), "image is of one colour in frame 1"),
     "white frames": (estimate(image=torch.ones(4, 36, 48, 3)), "image is of one colour in frame 0"),
     "no depth": (reconstruct(depth=None), "depth has to be an IMAGE.* what came is nothing"),
     "a mask as depth": (estimate(depth=noise(4, 36, 48)), "depth has to be an IMAGE"),

@@ -376,7 +376,7 @@ def test_disturbed_cameras_are_brought_back() -> None:
     image = run("FreeSteerRenderSplatPath", splat=scene, cameras=true)[0]
     disturbed = replace(true, poses=cameras.exponential(0.06 * (noise(3, 6) - 0.5)) @ true.poses)
     before = disturbed.poses.clone()
-    (found,) = run("FreeSteerRefinePoses", image=image, splat=scene, cameras=disturbed, steps=100)
+    (found,) = run("FreeSteerRefinePoses", image=image, splat=scene, cameras=disturbed, steps=40)
 
     def places(of: CameraPath) -> Tensor:
         """Of the splats, in pixels: (F, N, 2)."""

@@ -214,11 +214,11 @@ def keys_of_a_batch(seed: int) -> Tensor:
 
 
 def streamed(batches: list[Tensor], layers: int) -> list[tuple[Tensor, Tensor]]:
-    covariances = [Covariance(CHANNELS) for _ in range(layers)]
+    covariances = [Covariance(CHANNELS, COMPONENTS) for _ in range(layers)]
     for keys in batches:
         for covariance in covariances:
             covariance.update(keys)
-    return [principal(covariance.matrix, COMPONENTS) for covariance in covariances]
+    return [principal(covariance.factor, COMPONENTS) for covariance in covariances]
 
 
 def stacked(batches: list[Tensor], layers: int) -> list[Tensor]:

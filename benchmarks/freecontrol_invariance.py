@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    figures = measure(2 if quick else 32)
+    figures = measure(2 if quick else 64)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

@@ -6,7 +6,9 @@ https://arxiv.org/abs/2312.07536, sec. 4.1. Keys f of seed pictures, one row a s
     s = B (f - mean),        B = the leading eigenvectors of the covariance of f.
 
 Three differences from the paper, each measured in benchmarks/freecontrol.py:
-- the covariance is streamed, batch by batch, and decomposed once, instead of an SVD of all stacked rows;
+- the covariance is streamed, batch by batch, and decomposed once, instead of an SVD of all stacked rows. Where keys have many
+  more channels than there are components, what is streamed is a sketch of it (Nystroem's method: Halko, Martinsson and Tropp
+  2011, https://arxiv.org/abs/0909.4061, sec. 5.4), which keeps the components that count;
 - it is the covariance *within* pictures: each picture's own mean is taken off first. What differs between pictures as a
   whole (their light and colour) is appearance, and stays out of the basis of layout;
 - bases belong to a sigma, not to a loop index, and one basis may serve all noise levels.
@@ -19,8 +21,8 @@ import torch
 from torch import Tensor
 
 SMALLEST_DEVIATION = 1e-6
-ITERATIONS = 40  # cost as much as a full decomposition
-TOLERANCE = 1e-5  # of an eigenvector, |A v - value v| over the largest value; float32 itself gives about 1e-6
+SKETCH = 4  # vectors of a sketch for each component: 99.8 % of the variance where it falls as slowly as 1 / rank
+NOISE_FLOOR = 1e-6  # of the largest eigenvalue: below it float32 cannot tell one from nothing
 
 
 @dataclass(frozen=True)
@@ -64,70 +66,74 @@ class Basis:
 
 
 class Covariance:
-    """Streaming mean and within-picture covariance of keys, in host memory: C x C whatever the number of pictures."""
+    """Streaming mean and within-picture covariance A of keys, in host memory, for a number of components.
 
-    def __init__(self, channels: int):
+    Kept as A P, where P has SKETCH vectors for each component, or is the identity if that is no fewer than channels.
+    """
+
+    def __init__(self, channels: int, components: int):
+        if not 1 <= components <= channels:
+            raise ValueError(f"The keys of this layer have {channels} channels: there can be 1 to {channels} components, not {components}.")
+        self.width = min(channels, SKETCH * components)
+        self.probe: Tensor | None = None
         self.total = torch.zeros(channels)
-        self.gram = torch.zeros(channels, channels)
+        self.image = torch.zeros(channels, self.width)
         self.rows = 0
 
     def update(self, keys: Tensor) -> None:
         """Takes in keys (pictures, tokens, C)."""
         keys = keys.float()
-        centred = (keys - keys.mean(1, keepdim=True)).flatten(0, 1)
         self.total += keys.sum((0, 1)).cpu()
-        if keys.device == self.gram.device:
-            self.gram.addmm_(centred.mT, centred)  # without a second C x C
+        self.add((keys - keys.mean(1, keepdim=True)).flatten(0, 1))
+
+    def add(self, rows: Tensor) -> None:
+        """Takes in rows (n, C) that have been centred."""
+        if self.width == len(self.total):
+            seen = rows
         else:
-            self.gram += (centred.mT @ centred).to(self.gram.device)
-        self.rows += len(centred)
+            if self.probe is None:
+                self.probe = _probe(rows, self.width)
+            seen = rows @ self.probe.to(rows.device)
+        if rows.device == self.image.device:
+            self.image.addmm_(rows.mT, seen)  # without a second C x width
+        else:
+            self.image += (rows.mT @ seen).to(self.image.device)
+        self.rows += len(rows)
 
     @property
     def mean(self) -> Tensor:
         return self.total / self.rows
 
     @property
-    def matrix(self) -> Tensor:
-        return self.gram / self.rows
+    def factor(self) -> Tensor:
+        """F (width, C) with F^T F the covariance: A P (P^T A P)^-1 P^T A."""
+        image = self.image / self.rows
+        if not image.sum().isfinite():
+            raise ValueError("The model gave keys that are not finite (NaN or infinity), so no basis can be made of them.")
+        core = image if self.probe is None else self.probe.mT.to(image) @ image
+        values, vectors = torch.linalg.eigh((core + core.mT) / 2)
+        scale = torch.where(values > NOISE_FLOOR * values[-1], values.clamp(min=1e-30).rsqrt(), 0)
+        return (vectors * scale).mT @ image.mT
 
 
-def principal(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` leading eigenvectors (count, C) of a covariance (C, C), and the deviations (count,) along them.
+def _probe(rows: Tensor, width: int) -> Tensor:
+    """Orthonormal vectors (C, width) that lie where the rows (n, C) do, as far as a random mixture of some of them tells."""
+    some = rows[:: -(-len(rows) // (2 * width))]
+    mixture = torch.randn(len(some), width, generator=torch.Generator().manual_seed(0)).to(rows)
+    return torch.linalg.qr(some.mT @ mixture).Q.cpu()
 
-    Signs are fixed (the largest entry is positive), so that two builds of one basis agree.
+
+def principal(factor: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` leading eigenvectors (count, C) of a covariance F^T F, and the deviations (count,) along them.
+
+    factor: F (n, C), n >= count. Signs are fixed (the largest entry is positive), so that two builds of one basis agree.
     """
-    channels = len(covariance)
-    if not 1 <= count <= channels:
-        raise ValueError(f"The keys of this layer have {channels} channels, so there can be 1 to {channels} components, not {count}.")
-    if not covariance.sum().isfinite():
-        raise ValueError("The model gave keys that are not finite (NaN or infinity), so no basis can be made of them.")
-    values, vectors = _leading(covariance, count)
-    components = vectors.mT
+    span, factor = torch.linalg.qr(factor.mT)
+    values, vectors = torch.linalg.eigh(factor @ factor.mT)
+    components = (span @ vectors[:, -count:].flip(1)).mT
     largest = components.gather(1, components.abs().argmax(1, keepdim=True))
-    deviation = values.clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)
+    deviation = values[-count:].flip(0).clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)
     return (components * largest.sign()).contiguous(), deviation
-
-
-def _leading(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest eigenvalues, falling, and their eigenvectors (C, count).
-
-    By subspace iteration on twice as many vectors where these are few, until all of them fulfil A v = value v; where they do
-    not (a spectrum without decay, which keys do not have), or are many, by a full decomposition.
-    """
-    channels = len(covariance)
-    if 8 * count <= channels:
-        block = torch.randn(channels, 2 * count, generator=torch.Generator().manual_seed(0)).to(covariance)
-        for i in range(ITERATIONS):
-            block = torch.linalg.qr(covariance @ block).Q
-            if i % 4 == 3:
-                image = covariance @ block
-                values, rotation = torch.linalg.eigh(block.mT @ image)
-                values, rotation = values[-count:].flip(0), rotation[:, -count:].flip(1)
-                vectors = block @ rotation
-                if (image @ rotation - vectors * values).norm(dim=0).max() <= TOLERANCE * values[0]:
-                    return values, vectors
-    values, vectors = torch.linalg.eigh(covariance)
-    return values[-count:].flip(0), vectors[:, -count:].flip(1)
 
 
 def build(sigmas: Tensor, statistics: dict[str, list[Covariance]], count: int, shared: bool) -> Basis:
@@ -141,16 +147,16 @@ def build(sigmas: Tensor, statistics: dict[str, list[Covariance]], count: int, s
 
 
 def _separate(levels: list[Covariance], count: int) -> LayerBasis:
-    components, deviation = zip(*(principal(level.matrix, count) for level in levels), strict=True)
+    components, deviation = zip(*(principal(level.factor, count) for level in levels), strict=True)
     return LayerBasis(torch.stack([level.mean for level in levels]), torch.stack(components), torch.stack(deviation))
 
 
 def _shared(levels: list[Covariance], count: int) -> LayerBasis:
-    pooled = torch.zeros_like(levels[0].gram)
-    for level in levels:
-        pooled += level.gram / level.gram.trace()
-    components, _ = principal(pooled, count)
-    variance = torch.stack([((components @ level.matrix) * components).sum(1) for level in levels])
-    deviation = variance.clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)
+    factors = [level.factor for level in levels]
+    pooled = Covariance(factors[0].shape[1], count)
+    pooled.add(torch.cat([factor / factor.norm().clamp(min=SMALLEST_DEVIATION) for factor in factors]))
+    components, _ = principal(pooled.factor, count)
+    variance = torch.stack([(factor @ components.mT).square().sum(0) for factor in factors])
+    deviation = variance.sqrt().clamp(min=SMALLEST_DEVIATION)
     mean = torch.stack([level.mean for level in levels])
     return LayerBasis(mean, components.expand(len(levels), -1, -1), deviation)

@@ -62,7 +62,7 @@ def build_basis(
         for name, keys in features.items():
             seen = statistics.setdefault(name, [])
             if level == len(seen):
-                seen.append(Covariance(keys.shape[-1]))
+                seen.append(Covariance(keys.shape[-1], components))
             seen[level].update(keys)
         if progress is not None:
             progress(level, clean)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from freesteer.benchmarks import freecontrol_costs as costs
-from freesteer.core import semantic_basis
 from freesteer.host import families
 from torch.profiler import ProfilerActivity, profile
 
@@ -53,16 +52,3 @@ def test_memory_is_counted_from_making_to_forgetting():
         assert (memory.live, memory.peak) == (view.nbytes, 2 * view.nbytes)
     del kept, view
     assert memory.live == 0
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
-def test_a_few_components_of_many_channels_are_those_of_a_full_decomposition(decay):
-    """Where the spectrum is flat, single components are not defined, but what they explain is."""
-    rows = torch.randn(600, 256, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 257) ** -decay
-    covariance = rows.T @ rows / len(rows)
-    components, deviation = semantic_basis.principal(covariance, 16)
-    values, vectors = torch.linalg.eigh(covariance.double())
-    torch.testing.assert_close(deviation.double(), values[-16:].flip(0).sqrt(), rtol=1e-4, atol=0)
-    torch.testing.assert_close(components @ components.T, torch.eye(16), rtol=0, atol=1e-5)
-    outside = components.double() - components.double() @ vectors[:, -16:] @ vectors[:, -16:].T
-    assert outside.norm(dim=1).max() < 1e-2

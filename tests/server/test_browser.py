@@ -13,7 +13,7 @@ from freesteer.tools.workplace import CHROMIUM_FLAGS, find_chromium
 from numpy.typing import NDArray
 from PIL import Image
 
-from .conftest import load
+from .conftest import load, skip_without_splats
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: use `python run.py test`")
 from freesteer.tools.draw_workflows import FIT  # noqa: E402  (it needs playwright as well)
@@ -58,7 +58,8 @@ def trouble(page: Any) -> list[str]:
     return [*page.evaluate(UNKNOWN_NODES), *page.locator(TROUBLE).all_inner_texts()]
 
 
-def test_the_template_opens_complete(ui_workflow: Path, server: Server, page: Any) -> None:
+def test_the_template_opens_complete(ui_workflow: Path, server: Server, object_info: dict[str, Any], page: Any) -> None:
+    skip_without_splats(ui_workflow, object_info)
     open_template(page, server, ui_workflow.stem)
     assert page.evaluate("app.graph._nodes.length") == len(load(ui_workflow)["nodes"])
     if "CheckpointLoaderSimple" in ui_workflow.read_text(encoding="utf-8"):  # the user's own files, which the host misses here

@@ -71,7 +71,7 @@ def draw(page: Any, server: Server, source: Path) -> None:
     page.evaluate(LAY_OUT, GAP)
     target.write_text(json.dumps(page.evaluate("app.graph.serialize()"), indent=1) + "\n", encoding="utf-8")
     page.evaluate(FIT)  # the frontend loads the pictures of nodes that are in view
-    if "CheckpointLoaderSimple" not in source.read_text(encoding="utf-8"):  # there is none here
+    if not any(loader in source.read_text(encoding="utf-8") for loader in ("CheckpointLoaderSimple", "LoadVideo")):  # files of the user
         page.locator("[data-testid=queue-button]").first.click()
         page.wait_for_function(LOADED, timeout=600_000)
         page.wait_for_timeout(1500)

@@ -27,6 +27,7 @@ PRIORS = {SCALE: 0.7, SHIFT: 0.15, GAIN: 0.15, OFFSET: 0.05}  # deviations: log,
 PRIOR_WEIGHT = 0.02  # of a frame's pixels
 FOCAL_PRIOR = 0.3  # deviation, log
 KEPT = 0.3  # of its contrast and of its relief: a frame that was made greyer and flatter than this fits anything
+SOLID, KNOWN_AROUND = 0.7, 0.4
 PIXELS_AT_ONCE = 2**20
 
 
@@ -63,14 +64,18 @@ class State:
 
 
 def pyramid(pictures: Tensor, depths: Tensor, valid: Tensor, smallest: int = 12) -> list[Level]:
-    """The clip (F, H, W, 3) with depths and their validity, (F, H, W), from coarse to fine, each twice as large."""
+    """The clip (F, H, W, 3) with depths and their validity, (F, H, W), from coarse to fine, each twice as large.
+
+    A pixel of a coarse level is valid where more than SOLID of what is usual in its frame is: depth may be sparse.
+    """
     grey = (pictures * pictures.new_tensor([0.299, 0.587, 0.114])).sum(-1)[:, None]
     depth, mask = (depths * valid)[:, None], valid[:, None].to(grey)
+    usual = mask.mean((1, 2, 3), keepdim=True)
     levels = []
     while True:
         padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
         dx, dy = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-        solid = (mask > 0.7).to(grey)
+        solid = (mask > SOLID * usual).to(grey)
         levels.append(Level(torch.cat([grey, dx, dy, depth / mask.clamp(min=1e-6), solid], 1)))
         if min(grey.shape[-2:]) < 2 * smallest:
             return levels[::-1]
@@ -79,32 +84,46 @@ def pyramid(pictures: Tensor, depths: Tensor, valid: Tensor, smallest: int = 12)
 
 def adjust(
     level: Level, state: State, pairs: Sequence[tuple[int, int]], free: Sequence[int], iterations: int, focal: bool = False,
-    damping: float = 1e-3,
+    damping: float = 1e-3, poses: bool = True,
 ) -> tuple[State, float]:  # fmt: skip
     """A better state, and its cost, after at most `iterations` steps on pairs (i, j) of frames.
 
     free: the frames that may change; the others stay. Frame 0 keeps its pose, depth scale and exposure, which are the clip's own.
-    focal: whether the focal length may change.
+    focal: whether the focal length may change; poses: whether cameras may, or else scales of depth alone, also of frame 0.
     """
-    index = torch.tensor(list(pairs), device=level.maps.device)
-    fixed = _fixed(len(state.poses), free, focal).to(level.maps.device)
-    hessian, slope, cost = _normal_equations(level, state, index)
+    used = sorted({*free, *(frame for pair in pairs for frame in pair)})
+    here = {frame: place for place, frame in enumerate(used)}
+    index = torch.tensor([(here[a], here[b]) for a, b in pairs], device=level.maps.device)
+    part, near = _only(state, used), Level(level.maps[used])
+    fixed = _fixed(used, free, focal, poses).to(level.maps.device)
+    hessian, slope, cost = _normal_equations(near, part, index)
     for _ in range(iterations):
         damped = hessian + torch.diag(damping * hessian.diagonal() + 1e-9)
         damped = torch.where(fixed[:, None] | fixed, 0, damped) + torch.diag(fixed.to(damped))
         step = -torch.linalg.solve(damped, torch.where(fixed, 0, slope))
-        trial = _moved(state, step)
-        found = _normal_equations(level, trial, index)
+        trial = _moved(part, step)
+        found = _normal_equations(near, trial, index)
         if found[2] < cost:
             gained = cost - found[2]
-            state, (hessian, slope, cost), damping = trial, found, damping / 5
+            part, (hessian, slope, cost), damping = trial, found, damping / 5
             if gained < 1e-4 * cost:
                 break
         else:
             damping = max(damping, 1e-5) * 10
             if damping > 1e4:
                 break
-    return state, cost
+    return _with(state, used, part), cost
+
+
+def _only(state: State, frames: list[int]) -> State:
+    return replace(state, poses=state.poses[frames], frames=state.frames[frames])
+
+
+def _with(state: State, frames: list[int], part: State) -> State:
+    """What `_only` took out, put back."""
+    poses, values = state.poses.clone(), state.frames.clone()
+    poses[frames], values[frames] = part.poses, part.frames
+    return replace(state, poses=poses, frames=values, focal=part.focal)
 
 
 def agreement(level: Level, state: State, pairs: Sequence[tuple[int, int]]) -> Tensor:
@@ -132,13 +151,16 @@ def _kept(level: Level, state: State) -> Tensor:
     return (1 + state.frames[:, 2] > KEPT) & (relief > KEPT * (relief + state.frames[:, 1] * state.unit))
 
 
-def _fixed(count: int, free: Sequence[int], focal: bool) -> Tensor:
-    fixed = torch.ones(count * PER_FRAME + 1, dtype=torch.bool)
-    for frame in free:
-        fixed[frame * PER_FRAME : (frame + 1) * PER_FRAME] = False
-    fixed[:PER_FRAME] |= torch.arange(PER_FRAME) != SHIFT
-    fixed[-1] = not focal
-    return fixed
+def _fixed(used: list[int], free: Sequence[int], focal: bool, poses: bool) -> Tensor:
+    fixed = torch.ones(len(used), PER_FRAME, dtype=torch.bool)
+    fixed[[used.index(frame) for frame in free]] = False
+    if not poses:
+        fixed[:, POSE] = True
+    if 0 in used:
+        own = torch.ones(PER_FRAME, dtype=torch.bool)
+        own[[SHIFT] if poses else [SCALE, SHIFT]] = False
+        fixed[used.index(0)] |= own
+    return torch.cat([fixed.flatten(), torch.tensor([not focal])])
 
 
 def _moved(state: State, step: Tensor) -> State:
@@ -172,9 +194,10 @@ def residuals(level: Level, state: State, pairs: Tensor):
     u, v = focal * moved[..., 0] / safe + width / 2, focal * moved[..., 1] / safe + height / 2
     place = torch.stack([2 * u / width - 1, 2 * v / height - 1], -1)
     there = F.grid_sample(level.maps[j], place.view(-1, height, width, 2), align_corners=False).flatten(2)
+    there[:, 3] /= there[:, 4].clamp(min=1e-6)  # of what is valid around
     inside = (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
     other = state.depths(there[:, 3], j)
-    seen = front & inside & (there[:, 4] > 0.999) & (other > 0)
+    seen = front & inside & (there[:, 4] > KNOWN_AROUND) & (other > 0)
     gain, offset = state.frames[:, 2], state.frames[:, 3]
     picture = ((1 + gain[j])[:, None] * there[:, 0] + offset[j][:, None]) - ((1 + gain[i])[:, None] * here[:, 0] + offset[i][:, None])
     other = torch.where(seen, other, 1)
@@ -282,9 +305,6 @@ def start(count: int, focal: float, depths: Tensor, valid: Tensor, inverse: bool
     return State(torch.eye(4).to(depths).expand(count, 4, 4).clone(), frames, depths.new_tensor(focal), float(medians[0]), inverse)
 
 
-def set_frame(state: State, frame: int, pose: Tensor, values: Tensor | None = None) -> State:
-    poses, frames = state.poses.clone(), state.frames.clone()
-    poses[frame] = pose
-    if values is not None:
-        frames[frame] = values
-    return replace(state, poses=poses, frames=frames)
+def set_frame(state: State, frame: int, pose: Tensor, values: Tensor) -> State:
+    part = _only(state, [frame])
+    return _with(state, [frame], replace(part, poses=pose[None], frames=values[None]))

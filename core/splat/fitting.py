@@ -67,10 +67,10 @@ def grown(gaussians: Gaussians | None, pictures: Tensor, depths: Tensor, path: C
 
 def fit(
     gaussians: Gaussians, pictures: Tensor, depths: Tensor, path: CameraPath, exposures: Tensor, iterations: int, refine: bool = True,
-    look: Look = lambda step, total, fit: None, seed: int = 0, still: tuple[str, ...] = (),
+    look: Look = lambda step, total, fit: None, seed: int = 0, still: tuple[str, ...] = (), hidden: Tensor | None = None,
 ) -> Fit:  # fmt: skip
     """Gaussians and cameras that show the pictures. depths: (F, H, W), 0 where unknown; refine: whether cameras may change;
-    still: parts of the Gaussians that may not.
+    still: parts of the Gaussians that may not; hidden: (F, H, W), where pictures do not count.
     """
     median = float(depths[depths > 0].median())
     raw = {
@@ -98,7 +98,7 @@ def fit(
         twist = twists[frame] if refine and frame > 0 else twists[frame].detach()
         pose = cameras.exponential(twist * reach) @ path.poses[frame]
         shown = render(activated(raw), path[frame].at(pose))
-        loss = difference(shown, pictures[frame], depths[frame], light[frame])
+        loss = difference(shown, pictures[frame], depths[frame], light[frame], None if hidden is None else hidden[frame])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -119,9 +119,11 @@ def activated(raw: dict[str, Tensor]) -> Gaussians:
     )
 
 
-def difference(shown: Rendered, picture: Tensor, depth: Tensor, exposure: Tensor) -> Tensor:
-    """The loss of one frame: of its picture, under its own exposure, and of its depth where that is known."""
+def difference(shown: Rendered, picture: Tensor, depth: Tensor, exposure: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """The loss of one frame: of its picture, under its own exposure and where it is not hidden, and of its depth where that is known."""
     colour = shown.colour * (1 + exposure[0]) + exposure[1]
+    if hidden is not None:
+        picture = torch.where(hidden[..., None], colour.detach(), picture)
     both = torch.stack([colour, picture]).movedim(-1, 1)
     similarity = kornia.metrics.ssim(both[:1], both[1:], 11).mean()
     loss = (1 - SIMILARITY) * (colour - picture).abs().mean() + SIMILARITY * (1 - similarity)

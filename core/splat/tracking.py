@@ -1,6 +1,7 @@
 """From a clip with monocular depth to the camera of every frame: one frame after the other, then all together (see bundle.py)."""
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from .bundle import Level, State, adjust, agreement, pyramid, set_frame, start
 STEPS, LOCAL_STEPS, GLOBAL_STEPS = 10, 3, 10
 BACK = (1, 2, 4)  # frames before it that a new one is compared with
 WINDOW = 5  # frames that are adjusted again with every new one
-APART = (1, 2, 4, 8, 16, 32)  # of frames that are compared at the end
+MOST_KEYFRAMES = 60  # that are adjusted together at the end; the frames of a longer clip then follow them
+APART = (1, 2, 4, 8, 16, 32)  # of keyframes that are compared at the end
+DISTANCES = torch.logspace(0, 3, 13)  # of a scene, in steps of its camera, that are tried where cameras are given
 LOST = 0.45  # of a frame's pixels agree with another frame's: less is no evidence
 Progress = Callable[[int, int], None]
 
@@ -59,11 +62,51 @@ def track(
             state, _ = adjust(levels[-2 if len(levels) > 1 else 0], state, near, [0, *window], LOCAL_STEPS)
         iterations += STEPS * len(levels) + LOCAL_STEPS
         progress(frame, count)
-    everything = between(range(count), APART)
+    state = _together(levels, state, focal=not focal_known)
+    return _judged(levels, state, iterations + GLOBAL_STEPS * len(levels))
+
+
+def locate(pictures: Tensor, depths: Tensor, valid: Tensor, path: CameraPath, inverse: bool = False) -> Tracked:
+    """As `track`, where the cameras are known: finds scales of depth, in the cameras' own unit, and exposures."""
+    count = len(pictures)
+    travel = (path.positions[1:] - path.positions[:-1]).norm(dim=1).mean()
+    if travel == 0:
+        raise ValueError("The cameras stand still, so they do not tell how far anything is.")
+    levels, pairs = pyramid(pictures, depths, valid), between(range(count), APART)
+    focal, median = float(path.focal[0]) / path.size[1], depths[0][valid[0]].median()
+    found, one = [], depths.new_tensor(1.0)
+    for distance in DISTANCES.to(travel) * travel:
+        unit = (1 / distance if inverse else distance) / median
+        state = replace(start(count, focal, depths * unit, valid, inverse), poses=path.poses)
+        scaled = [replace(level, maps=level.maps * torch.stack([one, one, one, unit, one])[:, None, None]) for level in levels]
+        state, cost = adjust(scaled[0], state, pairs, range(count), LOCAL_STEPS, poses=False)
+        found.append((cost, state, scaled))
+    _, state, levels = min(found, key=lambda each: each[0])
     for level in levels:
-        state, _ = adjust(level, state, everything, range(count), GLOBAL_STEPS, focal=not focal_known)
-        iterations += GLOBAL_STEPS
-    return Tracked(state, levels, agreement(levels[-1], state, between(range(count), (1, 2))), iterations)
+        state, _ = adjust(level, state, pairs, range(count), GLOBAL_STEPS, poses=False)
+    return _judged(levels, state, 0)
+
+
+def _judged(levels: list[Level], state: State, iterations: int) -> Tracked:
+    return Tracked(state, levels, agreement(levels[-1], state, between(range(len(state.poses)), (1, 2))), iterations)
+
+
+def _together(levels: list[Level], state: State, focal: bool) -> State:
+    """All frames at once; of a long clip the keyframes at once, then those between each two of them."""
+    count, before = len(state.poses), state.poses
+    keys = torch.linspace(0, count - 1, min(count, MOST_KEYFRAMES)).round().int().tolist()
+    pairs = [(keys[a], keys[b]) for a, b in between(range(len(keys)), APART)]
+    for level in levels:
+        state, _ = adjust(level, state, pairs, keys, GLOBAL_STEPS, focal=focal)
+    for first, last in pairwise(keys):
+        inner = range(first + 1, last)
+        if inner:
+            poses = state.poses.clone()
+            poses[inner] = before[inner] @ cameras.inverse(before[first]) @ poses[first]
+            state = replace(state, poses=poses)
+            for level in levels[-2:]:
+                state, _ = adjust(level, state, between(range(first, last + 1), (1, 2)), inner, GLOBAL_STEPS)
+    return state
 
 
 def between(frames: range, apart: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 from freesteer.core import cameras, trajectory
-from freesteer.core.splat import bundle
+from freesteer.core.splat import bundle, tracking
 from freesteer.core.splat.fitting import fit, grown, points_of, refine_pose
 from freesteer.core.splat.fusion import fused
 from freesteer.core.splat.rasteriser import render
-from freesteer.core.splat.tracking import between, track
+from freesteer.core.splat.tracking import between, locate, track
 from freesteer.playground import clips
 
 SIZE = (36, 48)
@@ -59,6 +59,31 @@ def test_the_cameras_of_an_exact_clip_are_found(clip):
     assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.015
     assert trajectory.rpe(tracked.path(SIZE).poses, clip.path.poses)[1] < 0.1
     assert tracked.lost == [] and tracked.confidence.min() > 0.8
+
+
+def test_of_a_long_clip_the_frames_between_follow_the_keyframes(clip, monkeypatch):
+    together = []
+    adjust = tracking.adjust
+
+    def watched(level, state, pairs, free, *more, **options):
+        together.append(len(free))
+        return adjust(level, state, pairs, free, *more, **options)
+
+    monkeypatch.setattr(tracking, "adjust", watched)
+    monkeypatch.setattr(tracking, "MOST_KEYFRAMES", 3)
+    tracked = track(clip.frames, clip.depth, clip.depth > 0, focal_of(clip))
+    assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.015
+    assert together.count(3) >= len(tracked.levels) and together[-1] == 1  # keys 0, 2, 4; then 1 and 3, each alone
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_the_unit_of_given_cameras_becomes_that_of_the_depth(clip, inverse):
+    path = replace(clip.path, poses=clip.path.poses @ cameras.exponential(torch.tensor([1.0, 2.0, 3.0, 0.3, 0.2, 0.1])))
+    given = 7 * (1 / clip.depth if inverse else clip.depth)
+    tracked = locate(clip.frames, given, given > 0, path, inverse)
+    depths = tracked.state.depths(tracked.levels[-1].maps[:, 3])
+    assert (depths / clip.depth).log().abs().mean() < 0.05
+    assert torch.equal(tracked.state.poses, path.poses) and tracked.lost == []
 
 
 def test_scales_shifts_and_exposures_are_found(clip):

@@ -18,10 +18,10 @@ from freesteer.core import cameras, host_camera, trajectory, views
 from freesteer.core.cameras import CameraPath
 from freesteer.core.splat import harmonics
 from freesteer.core.splat.reconstruction import Preset
-from freesteer.nodes import splat_reconstruct
+from freesteer.nodes import splat_clip_inputs, splat_reconstruct
 from freesteer.nodes.camera_paths import FORMATS
 from freesteer.nodes.camera_previews import HEAD, PANEL
-from freesteer.nodes.splat_reconstruct import DEPTH_KINDS, DISTANCE, INVERSE, LINEAR, clip_of
+from freesteer.nodes.splat_clip_inputs import DEPTH_KINDS, DISTANCE, INVERSE, LINEAR, clip_of
 from freesteer.playground import clips
 from torch import Tensor
 
@@ -145,6 +145,12 @@ def test_depth_may_be_in_any_unit_and_of_any_size() -> None:
     assert torch.equal(same.poses, plain.poses)
 
 
+def test_depth_may_be_known_in_single_pixels_only() -> None:
+    known = torch.rand(clip().depth.shape[:3], generator=torch.Generator().manual_seed(0)) < 0.3
+    found, report = run("FreeSteerEstimateCameras", **of(clip(), depth=clip().depth * known[..., None]))
+    assert ate(found, clip().cameras) < 0.01, report
+
+
 def test_two_pictures_are_enough() -> None:
     drawn = clip("sideways", 6)
     found, report = run("FreeSteerEstimateCameras", **of(drawn, image=drawn.image[:2], depth=drawn.depth[:2]))
@@ -258,6 +264,38 @@ def test_what_is_masked_is_left_out() -> None:
     assert errors[1] < 0.4 * errors[0]  # measured: .27
 
 
+@needs_splat
+@pytest.mark.parametrize("unit", [1.0, 30.0])
+def test_cameras_that_are_known_keep_their_place_and_unit(unit: float) -> None:
+    """Of COLMAP, say: the world is theirs, whatever the unit of the depth."""
+    true, move = clip("arc").cameras, cameras.exponential(torch.tensor([1.0, 2.0, 3.0, 0.5, 1.0, -0.5]))
+    moved = true.poses @ move
+    moved[:, :3, 3] *= unit
+    given = replace(true, poses=moved, focal=true.focal * 2, centre=true.centre * 2, size=(2 * HEIGHT, 2 * WIDTH))
+    for drawn, depth_kind in ((clip("arc", as_estimated=True), DISTANCE), (clip("arc"), INVERSE)):
+        _, found, preview, report = run("FreeSteerReconstructSplats", **of(drawn, depth_kind), cameras=given)
+        assert (found.positions - given.positions).norm(dim=1).max() < 0.05 * unit, report
+        torch.testing.assert_close(found.focal, true.focal)
+        assert psnr(preview, clip("arc").image) > LIKE - 1
+
+
+@needs_splat
+def test_wrong_cameras_are_refused() -> None:
+    turned = replace(clip().cameras, poses=cameras.exponential(torch.tensor([0.0, 0.0, 0.0, 0.0, 1.5, 0.0])) @ clip("orbit").cameras.poses)
+    with pytest.raises(ValueError, match="cameras do not fit image in 6 of 6 frames"):
+        run("FreeSteerReconstructSplats", **of(clip()), cameras=replace(turned, poses=turned.poses.flip(0)))
+
+
+@needs_splat
+def test_a_scene_goes_on_from_where_it_was_left(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, found, before, _ = made
+    monkeypatch.setitem(splat_reconstruct.PRESETS, "preview", Preset(60, 1))
+    again, same, after, _ = run("FreeSteerReconstructSplats", **of(clip()), cameras=found, splat=scene)
+    assert psnr(after, clip().image) > psnr(before, clip().image) + 1
+    assert ate(same, clip().cameras) < 0.01
+    assert again.positions.shape[1] < 1.5 * scene.positions.shape[1]
+
+
 def test_an_empty_mask_leaves_nothing_out() -> None:
     given = (clip().image, clip().depth, DISTANCE, 65.0)
     for mask in (torch.zeros(1, HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH), torch.zeros(6, 2 * HEIGHT, 2 * WIDTH)):
@@ -293,7 +331,7 @@ def test_progress_is_told_and_what_comes_in_stays_as_it_was(monkeypatch: pytest.
         def update_absolute(self, value: int, total: int, preview: Any) -> None:
             told.append((value, preview is not None))
 
-    monkeypatch.setattr(splat_reconstruct.comfy.utils, "ProgressBar", Bar)
+    monkeypatch.setattr(splat_clip_inputs.comfy.utils, "ProgressBar", Bar)
     given = of(clip("sideways", 6), mask=torch.zeros(1, HEIGHT, WIDTH))
     before = {name: value.clone() for name, value in given.items() if isinstance(value, Tensor)}
     run("FreeSteerReconstructSplats", **given)

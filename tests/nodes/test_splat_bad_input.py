@@ -19,7 +19,7 @@ from freesteer.core import camera_files
 from freesteer.core.camera_files import CameraFileError
 from freesteer.core.splat import reconstruction
 from freesteer.core.splat.reconstruction import Preset
-from freesteer.nodes import splat_reconstruct, splat_render
+from freesteer.nodes import splat_cameras, splat_clip_inputs, splat_reconstruct, splat_render
 from freesteer.nodes.checks import InputError
 from torch import Tensor
 
@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Act, str]] = {
     "an empty batch": (reconstruct(image=pictures(0)), "image has no pixels"),
     "a single frame": (reconstruct(image=pictures(1), depth=pictures(1)), "image is a single picture"),
     "a single frame to estimate": (estimate(image=pictures(1), depth=pictures(1)), "two or more frames"),
-    "more frames than can be": (estimate(image=noise(301, 32, 32, 3), depth=noise(301, 32, 32, 3)), "301 frames; 300 are the most"),
+    "more frames than can be": (estimate(image=noise(501, 32, 32, 3), depth=noise(501, 32, 32, 3)), "501 frames; 500 are the most"),
     "frames too small": (reconstruct(image=pictures(4, 31), depth=pictures(4, 31)), "image is 48 x 31: frames need at least 32"),
     "pictures with NaN": (reconstruct(image=broken(pictures(), NAN)), "image has pixels that are not numbers"),
     "pictures with infinity": (estimate(image=broken(pictures(), INFINITY)), "image has pixels that are not numbers"),
@@ -180,6 +180,15 @@ CASES: dict[str, tuple[Act, str]] = {
     "cameras that scale": (draw(cameras=path(poses=2 * torch.eye(4).repeat(3, 1, 1))), "cameras has poses that scale"),
     "cameras that are zero": (draw(cameras=path(poses=torch.zeros(3, 4, 4))), "cameras has poses that scale"),
     "cameras beyond measure": (preview(cameras=path(poses=torch.eye(4).repeat(3, 1, 1) * torch.tensor([1, 1, 1, 1e30]))), "beyond 1e\\+09"),
+    # a reconstruction with cameras or a scene that are given
+    "cameras of another clip": (reconstruct(cameras=path(3)), "cameras has 3 frames, image 4: connect as many of both"),
+    "cameras of another shape": (reconstruct(cameras=path(4, size=(36, 36))), "image is 48 x 36, not of the shape of 36 x 36"),
+    "cameras that stand still": (reconstruct(cameras=path(4, poses=torch.eye(4).repeat(4, 1, 1))), "cameras stand still"),
+    "cameras that are none": (reconstruct(cameras=host_camera()), "cameras has to be a camera path.* what came is dict"),
+    "a scene without its cameras": (reconstruct(splat=splat()), "splat is a scene to go on from, and cameras is missing"),
+    "a scene with NaN to go on from": (
+        reconstruct(cameras=path(4), splat=splat(positions=broken(noise(1, 40, 3), NAN))), "splat has values that are not numbers",
+    ),
     # Render Splat Path
     "a negative width": (draw(width=-1), "width is -1: choose 0 to 8192"),
     "too large a height": (draw(height=8193), "height is 8193: choose 0 to 8192"),
@@ -245,7 +254,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         for module, name in (
-            (splat_reconstruct, "track"), (splat_reconstruct, "refine_pose"), (splat_render, "render"), (reconstruction, "track"),
+            (splat_cameras, "track"), (splat_cameras, "refine_pose"), (splat_render, "render"), (reconstruction, "track"),
         ):  # fmt: skip
             patch.setattr(module, name, work)
         yield
@@ -264,7 +273,7 @@ def test_it_is_refused_in_one_sentence_before_any_work(no_work: None, act: Act, 
 
 
 @needs_splat
-@pytest.mark.parametrize("kind", splat_reconstruct.DEPTH_KINDS)
+@pytest.mark.parametrize("kind", splat_clip_inputs.DEPTH_KINDS)
 @pytest.mark.parametrize("known", [True, False])
 def test_frames_that_have_nothing_in_common_are_refused_before_anything_is_fitted(monkeypatch, kind: str, known: bool) -> None:
     monkeypatch.setattr(reconstruction, "fit", None)
@@ -506,21 +515,34 @@ def stops(monkeypatch: pytest.MonkeyPatch, module: object, name: str, when: Call
     return calls
 
 
-@needs_splat
-@pytest.mark.parametrize("stage", ["finding cameras", "fitting splats"])
-def test_an_interrupt_stops_a_reconstruction_half_way(monkeypatch, mode, drawn, stage: str) -> None:
+def stages_until(monkeypatch: pytest.MonkeyPatch, stage: str) -> list[str]:
+    """Those of a reconstruction, which is interrupted at one of them."""
     monkeypatch.setitem(splat_reconstruct.PRESETS, "preview", Preset(20, 2))
-    before, stages = mode(), []
-    stops(monkeypatch, splat_reconstruct.Watch, "__call__", lambda n, watch, now, *_: (stages.append(now), now == stage)[1])
+    stages = []
+    stops(monkeypatch, splat_clip_inputs.Watch, "__call__", lambda n, watch, now, *_: (stages.append(now), now == stage)[1])
+    return stages
+
+
+@needs_splat
+def test_an_interrupt_stops_a_reconstruction_that_looks_for_cameras(monkeypatch, mode, drawn) -> None:
+    before, stages = mode(), stages_until(monkeypatch, "finding cameras")
     with pytest.raises(INTERRUPT):
         executed("ReconstructSplats", **drawn)
-    assert mode() == before
-    assert stages.count(stage) == 1 and stages[-1] == stage
+    assert mode() == before and stages == ["finding cameras"]
+
+
+@needs_splat
+def test_an_interrupt_of_a_fit_gives_what_there_is_so_far(monkeypatch, mode, drawn) -> None:
+    before, stages = mode(), stages_until(monkeypatch, "fitting splats")
+    scene, cameras, preview, report = executed("ReconstructSplats", **drawn)
+    assert mode() == before and stages.count("fitting splats") == 1
+    assert len(cameras) == len(preview) == 4 and scene.positions.shape[1] > 500 and preview.std() > 0.05
+    assert "Stopped before the end; connect splat and cameras" in report
 
 
 def test_an_interrupt_stops_a_search_for_cameras(monkeypatch, mode, drawn) -> None:
     before = mode()
-    calls = stops(monkeypatch, splat_reconstruct.Watch, "__call__", lambda n, *_: n == 2)
+    calls = stops(monkeypatch, splat_clip_inputs.Watch, "__call__", lambda n, *_: n == 2)
     with pytest.raises(INTERRUPT):
         executed("EstimateCameras", **drawn)
     assert mode() == before and len(calls) == 2
@@ -530,7 +552,7 @@ def test_an_interrupt_stops_a_search_for_cameras(monkeypatch, mode, drawn) -> No
     ("name", "module", "function", "inputs"),
     [
         ("RenderSplatPath", splat_render, "render", {}),
-        ("RefinePoses", splat_reconstruct, "refine_pose", {"image": pictures(3), "steps": 1}),
+        ("RefinePoses", splat_cameras, "refine_pose", {"image": pictures(3), "steps": 1}),
     ],
 )  # fmt: skip
 def test_an_interrupt_stops_after_the_frame_at_hand(monkeypatch, mode, name: str, module, function: str, inputs: dict) -> None:
@@ -545,8 +567,8 @@ def test_an_interrupt_stops_after_the_frame_at_hand(monkeypatch, mode, name: str
 @pytest.mark.parametrize(
     ("name", "module", "function"),
     [
-        pytest.param("ReconstructSplats", reconstruction, "fit", marks=needs_splat), ("EstimateCameras", splat_reconstruct, "track"),
-        ("RefinePoses", splat_reconstruct, "refine_pose"), ("RenderSplatPath", splat_render, "render"),
+        pytest.param("ReconstructSplats", reconstruction, "fit", marks=needs_splat), ("EstimateCameras", splat_cameras, "track"),
+        ("RefinePoses", splat_cameras, "refine_pose"), ("RenderSplatPath", splat_render, "render"),
     ],
 )  # fmt: skip
 def test_an_error_half_way_is_passed_on_and_leaves_nothing_behind(monkeypatch, mode, drawn, name, module, function, error) -> None:

@@ -10,6 +10,7 @@ from freesteer.tools.load_pack import ROOT, host_path
 from freesteer.tools.server import Server, serving
 
 UI_WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+LOADERS = ("CheckpointLoaderSimple", "LoadVideo")
 API_WORKFLOWS = sorted((ROOT / "workflows" / "api").glob("*.json"))
 
 
@@ -41,5 +42,10 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def skip_without_splats(workflow: Path, object_info: dict[str, Any]) -> None:
-    if "SplatToFile3D" in workflow.read_text(encoding="utf-8") and "SplatToFile3D" not in object_info:
+    if "ReconstructSplats" in workflow.read_text(encoding="utf-8") and "SplatToFile3D" not in object_info:
         pytest.skip("this ComfyUI has no splats: 0.23 and newer have")
+
+
+def needs_files(workflow: Path) -> bool:
+    """Whether it loads what only its user has."""
+    return any(loader in workflow.read_text(encoding="utf-8") for loader in LOADERS)

@@ -13,14 +13,14 @@ from freesteer.tools.workplace import CHROMIUM_FLAGS, find_chromium
 from numpy.typing import NDArray
 from PIL import Image
 
-from .conftest import load, skip_without_splats
+from .conftest import load, needs_files, skip_without_splats
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: use `python run.py test`")
 from freesteer.tools.draw_workflows import FIT  # noqa: E402  (it needs playwright as well)
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = """app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types))
-    .map(node => node.type).filter(type => !['CheckpointLoaderSimple', 'LoadImage'].includes(type))"""  # files of the user
+    .map(node => node.type).filter(type => !['CheckpointLoaderSimple', 'LoadImage', 'LoadVideo', 'LoadDA3Model'].includes(type))"""  # files of the user
 SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
@@ -62,7 +62,7 @@ def test_the_template_opens_complete(ui_workflow: Path, server: Server, object_i
     skip_without_splats(ui_workflow, object_info)
     open_template(page, server, ui_workflow.stem)
     assert page.evaluate("app.graph._nodes.length") == len(load(ui_workflow)["nodes"])
-    if "CheckpointLoaderSimple" in ui_workflow.read_text(encoding="utf-8"):  # the user's own files, which the host misses here
+    if needs_files(ui_workflow):  # which the host misses here
         assert page.evaluate(UNKNOWN_NODES) == []
     else:
         assert trouble(page) == []

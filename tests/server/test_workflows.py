@@ -10,7 +10,7 @@ import pytest
 from freesteer.tools.server import Server
 from PIL import Image
 
-from .conftest import API_WORKFLOWS, UI_WORKFLOWS, load, skip_without_splats
+from .conftest import API_WORKFLOWS, UI_WORKFLOWS, load, needs_files, skip_without_splats
 
 FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 
@@ -27,7 +27,7 @@ def test_every_node_and_input_exists(api_workflow: Path, object_info: dict[str, 
         assert kind in object_info, f"node {node}"
         schema = object_info[kind]["input"]
         required, optional = schema.get("required", {}), schema.get("optional", {})
-        assert set(data["inputs"]) <= {*required, *optional}, f"node {node}, {kind}"
+        assert {name.split(".")[0] for name in data["inputs"]} <= {*required, *optional}, f"node {node}, {kind}"
         assert set(required) <= set(data["inputs"]), f"node {node}, {kind}"
 
 
@@ -48,8 +48,8 @@ def test_the_template_browser_has_the_workflow_and_its_picture(ui_workflow: Path
 
 def test_the_workflow_runs(api_workflow: Path, server: Server, object_info: dict[str, Any]) -> None:
     skip_without_splats(api_workflow, object_info)
-    if any(node["class_type"] == "CheckpointLoaderSimple" for node in load(api_workflow).values()):
-        pytest.skip("needs a checkpoint: see test_checkpoint.py")
+    if needs_files(api_workflow):
+        pytest.skip("needs files of the user; for a checkpoint see test_checkpoint.py")
     server.post("/free", {"free_memory": True})  # or ComfyUI 0.20 tells no outputs of what the browser ran before
     outputs = server.run(load(api_workflow))
     assert outputs
@@ -61,7 +61,11 @@ def test_the_workflow_runs(api_workflow: Path, server: Server, object_info: dict
     errors = [re.search(r"^ATE (\d\.\d+)", text) for text in texts]
     assert all(float(error[1]) < 0.02 for error in errors if error)
     assert any(errors) == (api_workflow.stem == "splats")
-    for file in [file for output in outputs.values() for file in output.get("images", [])]:
+    files = [file for output in outputs.values() for file in output.get("images", [])]
+    videos = [file for file in files if file["filename"].endswith(".mp4")]
+    assert len(videos) == (api_workflow.stem == "splats_flight")
+    assert all(len(server.get("/view?" + urlencode(file))) > 10_000 for file in videos)
+    for file in [file for file in files if file not in videos]:
         picture = np.asarray(Image.open(io.BytesIO(server.get("/view?" + urlencode(file)))))
         assert picture.std() > 2, f"{file['filename']} is blank"
 

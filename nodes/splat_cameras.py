@@ -1,0 +1,89 @@
+"""The cameras of pictures: found from a clip, or refined against a scene."""
+from dataclasses import replace
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io, ui
+
+from ..core.splat.fitting import refine_pose
+from ..core.splat.tracking import track
+from . import checks
+from .splat_clip_inputs import INVERSE, SMALLEST, Watch, clip_of, depth_inputs, report, same_aspect
+from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, moved, to_gaussians
+
+
+class EstimateCameras(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerEstimateCameras",
+            display_name="Estimate Camera Path",
+            category=CATEGORY,
+            description=(
+                "Finds how the camera moved between two pictures, or through a clip, from how they look when they are warped into each "
+                "other. Quicker than Reconstruct Splats From Video, and without splats."
+            ),
+            search_aliases=["relative pose", "camera pose", "visual odometry", "camera tracking", "matchmove", "slam"],
+            inputs=[io.Image.Input("image", tooltip="Two pictures or a clip of a scene that holds still."), *depth_inputs()],
+            outputs=[
+                CAMERA_PATH.Output(display_name="cameras", tooltip="The camera of every picture, in the frame of the first one."),
+                io.String.Output(display_name="report", tooltip="How well the pictures agree, and which ones are lost, in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, depth, depth_kind, field_of_view, field_of_view_known) -> io.NodeOutput:
+        pictures, given, valid, focal, _ = clip_of(image, depth, depth_kind, field_of_view)
+        watch = Watch()
+        device = comfy.model_management.get_torch_device()
+        tracked = track(
+            pictures.to(device), given.to(device), valid.to(device), focal, field_of_view_known, depth_kind == INVERSE,
+            lambda done, total: watch("finding cameras", done / total, None),
+        )  # fmt: skip
+        text = report(tracked)
+        return io.NodeOutput(moved(tracked.path((pictures.shape[1], pictures.shape[2])), "cpu"), text, ui=ui.PreviewText(text))
+
+
+class RefinePoses(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerRefinePoses",
+            display_name="Refine Camera Path",
+            category=CATEGORY,
+            description="Moves cameras until a scene of splats looks like the pictures that they took. The scene stays as it is.",
+            search_aliases=["pose refinement", "camera pose", "localise", "relocalization", "align camera", "gaussian splatting"],
+            inputs=[
+                io.Image.Input("image", tooltip="What the cameras saw: a picture for each of them."),
+                SPLAT.Input("splat", tooltip="The scene."),
+                CAMERA_PATH.Input("cameras", tooltip="Where the cameras are, up to a few pixels."),
+                io.Int.Input("steps", default=60, min=1, max=1000, tooltip="For each picture. More: nearer, and slower."),
+            ],
+            outputs=[CAMERA_PATH.Output(display_name="cameras", tooltip="The same cameras, moved.")],
+        )
+
+    @classmethod
+    def execute(cls, image, splat, cameras, steps) -> io.NodeOutput:
+        pictures, path = checks.image("image", image), camera_path("cameras", cameras)
+        checks.whole("steps", steps, 1, 1000)
+        if len(pictures) != len(path):
+            raise checks.InputError(f"image has {len(pictures)} pictures, cameras {len(path)}: connect as many of both.")
+        if min(pictures.shape[1:3]) < SMALLEST:
+            raise checks.InputError(f"image is {pictures.shape[2]} x {pictures.shape[1]}: pictures need {SMALLEST} pixels on each side.")
+        same_aspect("image", pictures, path.size)
+        device = comfy.model_management.get_torch_device()
+        scene = to_gaussians("splat", splat)
+        bar = comfy.utils.ProgressBar(len(path))
+        poses = []
+        with torch.inference_mode(False), torch.enable_grad():
+            scene = moved(scene, device)
+            for frame in range(len(path)):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                camera = moved(path[frame].resized(pictures.shape[1], pictures.shape[2]), device)
+                poses.append(refine_pose(scene, pictures[frame].clone().to(device), camera, steps).cpu())
+                bar.update(1)
+        return io.NodeOutput(replace(path, poses=torch.stack(poses)))
+
+
+NODES = [EstimateCameras, RefinePoses]

@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    figures = {**quality(12 if quick else 64), **freecontrol_costs.measure(quick)}
+    figures = {**quality(12 if quick else 160), **freecontrol_costs.measure(quick)}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

@@ -25,7 +25,7 @@ from .taps import Point, Taps
 
 KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
-REUSE = 0.15  # of the noise, in powers of e: so near to where a gradient was taken, its step serves again
+REUSE = 0.2  # of the noise, in powers of e: so near to where a gradient was taken, its step serves again
 MEMORY = 0.3  # of the noise, in powers of e: over this distance a step keeps 1/e of the one before
 LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
 Features = dict[str, Tensor]

@@ -10,7 +10,7 @@ from ..host.sigma_range import SigmaRange
 from ..host.steering import Features, Predict
 from ..host.taps import Point
 
-SIBLING_STEPS = 2  # over the guided range; the first is a part of the run itself
+SECOND_LOOK = 0.7  # of the guided range, in powers of e: where the sibling is seen again; at first it is in the run itself
 LOWEST_SIGMA = 1e-2
 
 
@@ -54,17 +54,15 @@ class FreeControlSession:
         return self.energy_of(features, sigma)
 
     def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
-        """Follows the sibling in a few long steps over the guided range."""
+        """Follows the sibling in one long step over most of the guided range."""
         if self.guide.appearance == 0:
             return
-        ratio = (self.low / sigma) ** (1 / SIBLING_STEPS)
         self._remember(clean, features, sigma)
         if predict is None:
             return
-        for _ in range(SIBLING_STEPS - 1):
-            x, sigma = clean + (x - clean) * ratio, sigma * ratio
-            clean, features = predict(x, sigma)
-            self._remember(clean, features, sigma)
+        ratio = (self.low / sigma) ** SECOND_LOOK
+        x, sigma = clean + (x - clean) * ratio, sigma * ratio
+        self._remember(*predict(x, sigma), sigma)
 
     def _remember(self, clean: Tensor, features: Features, sigma: float) -> None:
         self.sigmas.append(sigma)

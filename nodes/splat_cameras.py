@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..core.splat.fitting import refine_pose
 from ..core.splat.tracking import track
 from . import checks
-from .splat_clip_inputs import INVERSE, SMALLEST, Watch, clip_of, depth_inputs, report, same_aspect
+from .splat_clip_inputs import SMALLEST, Watch, clip_in_motion, clip_of, depth_inputs, report, same_aspect
 from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, moved, to_gaussians
 
 
@@ -33,16 +33,18 @@ class EstimateCameras(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, depth, depth_kind, field_of_view, field_of_view_known) -> io.NodeOutput:
-        pictures, given, valid, focal, _ = clip_of(image, depth, depth_kind, field_of_view)
-        watch = Watch()
-        device = comfy.model_management.get_torch_device()
+    def execute(cls, image, depth_kind, field_of_view, field_of_view_known, depth=None) -> io.NodeOutput:
+        watch, device = Watch(), comfy.model_management.get_torch_device()
+        if depth is None:
+            clip = clip_in_motion(image, depth_kind, field_of_view, None, None, watch)
+        else:
+            clip = clip_of(image, depth, depth_kind, field_of_view)
         tracked = track(
-            pictures.to(device), given.to(device), valid.to(device), focal, field_of_view_known, depth_kind == INVERSE,
+            clip.pictures.to(device), clip.depths.to(device), clip.valid.to(device), clip.focal, field_of_view_known, clip.inverse,
             lambda done, total: watch("finding cameras", done / total, None),
         )  # fmt: skip
         text = report(tracked)
-        return io.NodeOutput(moved(tracked.path((pictures.shape[1], pictures.shape[2])), "cpu"), text, ui=ui.PreviewText(text))
+        return io.NodeOutput(moved(tracked.path((image.shape[1], image.shape[2])), "cpu"), text, ui=ui.PreviewText(text))
 
 
 class RefinePoses(io.ComfyNode):

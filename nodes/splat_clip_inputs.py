@@ -10,11 +10,13 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
+from ..core.cameras import CameraPath
 from ..core.splat.fitting import Fit
+from ..core.splat.motion import nearness
 from ..core.splat.rasteriser import render
 from ..core.splat.tracking import LOST, Tracked
 from . import checks
-from .splat_types import one_size
+from .splat_types import moved, one_size
 
 INVERSE, DISTANCE, LINEAR = "near is bright", "far is bright", "near is bright, linear"
 DEPTH_KINDS = (INVERSE, DISTANCE, LINEAR)
@@ -24,14 +26,16 @@ LARGEST = 1e30  # number in a depth
 PLAUSIBLE = (0.1, 1e4)  # distances of a scene, in units of the world: nearer than a hundredth of one, nothing is drawn
 PLAIN = 1e-3  # of white: a picture that varies less shows nothing
 FLAT = 1e-4  # of the largest depth: what varies less is none
+KNOWN = 0.2  # of a frame's pixels: depth of fewer says too little
 NEAREST = 1.5  # where distance is drawn from the nearest to the farthest, the nearest is taken to be half of that range away
 
 
 def depth_inputs() -> list:
     return [
         io.Image.Input(
-            "depth", tooltip="How far everything is, a picture for each frame, from any depth node (Depth Anything, MoGe...). Each frame's "
-            "may have its own scale and offset: they are found. Black: unknown.",
+            "depth", optional=True, tooltip="How far everything is, a picture for each frame, from any depth node (Depth Anything, MoGe). "
+            "Each frame's may have its own scale and offset: they are found. Black: unknown. Without it, depth comes from how the pictures "
+            "move: slower, rougher, and only for small steps of the camera to one side.",
         ),
         io.Combo.Input(
             "depth_kind", options=list(DEPTH_KINDS), default=INVERSE, tooltip="Near is bright: 1 / distance, as of Depth Anything 1 "
@@ -49,24 +53,19 @@ def depth_inputs() -> list:
 
 
 class Clip(NamedTuple):
-    """pictures: (F, H, W, 3); depths: (F, H, W), as given, and where they are valid; focal: in widths; hidden: (F, H, W), what to leave
-    out of the pictures as well."""
+    """pictures: (F, H, W, 3); depths: (F, H, W), as given, and where they are valid; focal: in widths; inverse: whether they are 1 / depth;
+    hidden: (F, H, W), what to leave out of the pictures as well."""
 
     pictures: Tensor
     depths: Tensor
     valid: Tensor
     focal: float
+    inverse: bool
     hidden: Tensor
 
 
-def clip_of(image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask: Tensor | None = None) -> Clip:
-    """The inputs, checked."""
-    pictures, given = checks.image("image", image), checks.image("depth", depth, clamp=False).mean(-1)
-    if not (given.abs() <= LARGEST).all():
-        raise checks.InputError("depth has values too large to be added up: divide it by the largest that there can be.")
-    checks.choice("depth_kind", kind, DEPTH_KINDS)
-    checks.number("field_of_view", field_of_view, 5, 150)
-    one_size("depth", given, "image", pictures)
+def pictures_of(image: Tensor) -> Tensor:
+    pictures = checks.image("image", image)
     count, height, width = pictures.shape[:3]
     if count < 2:
         raise checks.InputError("image is a single picture: a camera can only be found from two or more frames of a clip.")
@@ -77,25 +76,69 @@ def clip_of(image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask:
     plain = (pictures.amax((1, 2)) - pictures.amin((1, 2))).amax(1) < PLAIN
     if plain.any():
         raise checks.InputError(f"image is of one colour in frame {int(plain.nonzero()[0])}, which shows nothing: leave such frames out.")
+    return pictures
+
+
+def clip_of(image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask: Tensor | None = None) -> Clip:
+    """The inputs, checked."""
+    given = checks.image("depth", depth, clamp=False).mean(-1)
+    if not (given.abs() <= LARGEST).all():
+        raise checks.InputError("depth has values too large to be added up: divide it by the largest that there can be.")
+    one_size("depth", given, "image", checks.image("image", image))
+    pictures, hidden, focal = lens_and_mask(image, kind, field_of_view, mask)
+    height, width = pictures.shape[1:3]
     if given.shape[1:] != (height, width):
         same_aspect("depth", given, (height, width))
         given = F.interpolate(given[:, None], (height, width), mode="nearest")[:, 0]
-    valid = given > 0
+    valid = (given > 0) & ~hidden
     if kind == LINEAR:
         given = given.amax((1, 2), keepdim=True) * NEAREST - given
-    hidden = torch.zeros_like(valid)
-    if mask is not None:
-        hidden = (checks.mask("mask", mask, (height, width), count, empty=True)[:, 0] > 0.5).expand(count, -1, -1)
-        valid = valid & ~hidden
-    empty = [i for i, share in enumerate(valid.flatten(1).float().mean(1).tolist()) if share < 0.2]
-    if empty:
-        raise checks.InputError(f"depth is black in most of frame {empty[0]}: check the depth node, or the mask.")
+    empty = mostly_unknown(valid)
+    if empty is not None:
+        raise checks.InputError(f"depth is black in most of frame {empty}: check the depth node, or the mask.")
     nearest, farthest = (given.where(valid, beyond).flatten(1) for beyond in (torch.inf, -torch.inf))
     flat = farthest.amax(1) - nearest.amin(1) < FLAT * given.where(valid, 0).abs().flatten(1).amax(1)
     if flat.any():
         raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node.")
     given = in_plausible_unit(given, float(given[0][valid[0]].median()), kind == INVERSE)
-    return Clip(pictures, given, valid, 0.5 / math.tan(math.radians(field_of_view) / 2), hidden)
+    return Clip(pictures, given, valid, focal, kind == INVERSE, hidden)
+
+
+def clip_in_motion(image: Tensor, kind: str, field_of_view: float, mask: Tensor | None, path: CameraPath | None, watch: "Watch") -> Clip:
+    """The inputs, checked, with depth from how the pictures move."""
+    pictures, hidden, focal = lens_and_mask(image, kind, field_of_view, mask)
+    if (pictures[1:] - pictures[:-1]).abs().mean((1, 2, 3)).amax() < PLAIN:
+        raise checks.InputError("depth is not connected, and image stays the same in all frames, so that nothing tells it: connect a depth node.")
+    device = comfy.model_management.get_torch_device()
+    moving = None if path is None else moved(path, device)
+    if moving is not None:
+        focal = float(moving.focal[0]) / moving.size[1]
+    near, valid = (part.cpu() for part in nearness(pictures.to(device), focal, moving, lambda share: watch("finding depth", share, None)))
+    valid = valid & (near > 0) & ~hidden
+    empty = mostly_unknown(valid)
+    if empty is not None:
+        raise checks.InputError(
+            f"depth is not connected, and the pictures around frame {empty} do not tell it: connect a depth node, or take a clip whose "
+            "camera moves to the side in small steps."
+        )
+    return Clip(pictures, near, valid, focal, True, hidden)
+
+
+def lens_and_mask(image: Tensor, kind: str, field_of_view: float, mask: Tensor | None) -> tuple[Tensor, Tensor, float]:
+    """Pictures (F, H, W, 3), what is hidden in them, (F, H, W), and the focal length in widths."""
+    checks.choice("depth_kind", kind, DEPTH_KINDS)
+    checks.number("field_of_view", field_of_view, 5, 150)
+    pictures = pictures_of(image)
+    hidden = torch.zeros(pictures.shape[:3], dtype=torch.bool)
+    if mask is not None:
+        hidden = (checks.mask("mask", mask, (hidden.shape[1], hidden.shape[2]), len(hidden), empty=True)[:, 0] > 0.5).expand_as(hidden)
+    return pictures, hidden, 0.5 / math.tan(math.radians(field_of_view) / 2)
+
+
+def mostly_unknown(valid: Tensor) -> int | None:
+    """The first frame in which less than KNOWN of the pixels are valid."""
+    few = (valid.flatten(1).float().mean(1) < KNOWN).nonzero()
+    return int(few[0]) if len(few) else None
 
 
 def in_plausible_unit(given: Tensor, median: float, inverse: bool) -> Tensor:
@@ -116,7 +159,7 @@ class Watch:
 
     def __init__(self):
         self.bar = comfy.utils.ProgressBar(100)
-        self.stages = {"finding cameras": (0, 40), "fitting splats": (40, 100)}
+        self.stages = {"finding depth": (0, 30), "finding cameras": (30, 50), "fitting splats": (50, 100)}
         self.shown = 0
         self.fit: Fit | None = None
 

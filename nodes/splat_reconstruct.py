@@ -5,6 +5,7 @@ from dataclasses import replace
 import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..core.cameras import CameraPath
 from ..core.splat.gaussians import Gaussians
@@ -12,7 +13,7 @@ from ..core.splat.rasteriser import render
 from ..core.splat.reconstruction import PRESETS, reconstruct
 from ..core.splat.tracking import LOST, Tracked
 from . import checks
-from .splat_clip_inputs import INVERSE, Clip, Watch, clip_of, depth_inputs, report, same_aspect
+from .splat_clip_inputs import Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
 from .splat_types import CAMERA_PATH, CATEGORY, SPLAT, camera_path, moved, splat_kind, to_gaussians, to_splat
 
 STOPPED = " Stopped before the end; connect splat and cameras to another Reconstruct Splats From Video to go on."
@@ -65,25 +66,28 @@ class ReconstructSplats(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, depth, depth_kind, field_of_view, field_of_view_known, preset, mask=None, cameras=None, splat=None
+        cls, image, depth_kind, field_of_view, field_of_view_known, preset, depth=None, mask=None, cameras=None, splat=None
     ) -> io.NodeOutput:
-        clip = clip_of(image, depth, depth_kind, field_of_view, mask)
         checks.choice("preset", preset, tuple(PRESETS))
         splat_kind()
-        device = comfy.model_management.get_torch_device()
-        path = None if cameras is None else moved(path_of(cameras, clip), device)
+        device, watch = comfy.model_management.get_torch_device(), Watch()
+        path = None if cameras is None else moved(path_of(cameras, pictures_of(image)), device)
         scene = None if splat is None else moved(scene_of(splat, path), device)
-        watch, known, stopped = Watch(), [], ""
+        if depth is None:
+            clip = clip_in_motion(image, depth_kind, field_of_view, mask, path, watch)
+        else:
+            clip = clip_of(image, depth, depth_kind, field_of_view, mask)
+        known, stopped = [], ""
 
         def check(tracked: Tracked) -> None:
-            found(tracked, path is not None)
+            found(tracked, path is not None, depth is not None)
             known.append(tracked)
 
         with torch.inference_mode(False), torch.enable_grad():
             frames, depths, valid, hidden = (part.clone().to(device) for part in (clip.pictures, clip.depths, clip.valid, clip.hidden))
             try:
                 fit = reconstruct(
-                    frames, depths, valid, clip.focal, field_of_view_known, depth_kind == INVERSE, PRESETS[preset], watch, check,
+                    frames, depths, valid, clip.focal, field_of_view_known, clip.inverse, PRESETS[preset], watch, check,
                     path, scene, hidden,
                 ).fit  # fmt: skip
             except comfy.model_management.InterruptProcessingException:
@@ -96,13 +100,13 @@ class ReconstructSplats(io.ComfyNode):
         return io.NodeOutput(to_splat(fit.gaussians), moved(fit.path, "cpu"), shown, text, ui=ui.PreviewText(text))
 
 
-def path_of(cameras: object, clip: Clip) -> CameraPath:
-    """Cameras that are given, for the pictures of a clip."""
+def path_of(cameras: object, pictures: Tensor) -> CameraPath:
+    """Cameras that are given, for pictures (F, H, W, 3)."""
     path = camera_path("cameras", cameras)
-    height, width = clip.pictures.shape[1:3]
-    if len(path) != len(clip.pictures):
-        raise checks.InputError(f"cameras has {len(path)} frames, image {len(clip.pictures)}: connect as many of both.")
-    same_aspect("image", clip.pictures, path.size)
+    height, width = pictures.shape[1:3]
+    if len(path) != len(pictures):
+        raise checks.InputError(f"cameras has {len(path)} frames, image {len(pictures)}: connect as many of both.")
+    same_aspect("image", pictures, path.size)
     if (path.positions.amax(0) == path.positions.amin(0)).all():
         raise checks.InputError("cameras stand still, so they do not tell how far anything is: disconnect them, and they are found.")
     scale = path.focal.new_tensor([width / path.size[1], height / path.size[0]])
@@ -116,8 +120,8 @@ def scene_of(splat: object, path: CameraPath | None) -> Gaussians:
     return to_gaussians("splat", splat)
 
 
-def found(tracked: Tracked, given: bool) -> None:
-    """Stops before splats are fitted to cameras that are mostly wrong."""
+def found(tracked: Tracked, given: bool, with_depth: bool) -> None:
+    """Stops before splats are fitted to cameras that are mostly wrong. given: whether the cameras were."""
     if len(tracked.lost) <= len(tracked.confidence) // 2:
         return
     few = f"less than {LOST:.0%} of their pixels agree with another frame"
@@ -126,9 +130,10 @@ def found(tracked: Tracked, given: bool) -> None:
             f"cameras do not fit image in {len(tracked.lost)} of {len(tracked.confidence)} frames, where {few}: check that both are of the "
             "same clip and that depth_kind is right, or disconnect them, and they are found."
         )
+    remedy = "mask what moves, or switch depth_kind" if with_depth else "or connect a depth node"
     raise checks.InputError(
         f"image has {len(tracked.confidence)} frames, and the cameras of {len(tracked.lost)} could not be found, since {few}: take more "
-        "frames, mask what moves, or switch depth_kind."
+        f"frames, {remedy}."
     )
 
 

@@ -84,18 +84,18 @@ def pyramid(pictures: Tensor, depths: Tensor, valid: Tensor, smallest: int = 12)
 
 def adjust(
     level: Level, state: State, pairs: Sequence[tuple[int, int]], free: Sequence[int], iterations: int, focal: bool = False,
-    damping: float = 1e-3, poses: bool = True,
+    may: Sequence[int] = range(PER_FRAME), damping: float = 1e-3,
 ) -> tuple[State, float]:  # fmt: skip
     """A better state, and its cost, after at most `iterations` steps on pairs (i, j) of frames.
 
-    free: the frames that may change; the others stay. Frame 0 keeps its pose, depth scale and exposure, which are the clip's own.
-    focal: whether the focal length may change; poses: whether cameras may, or else scales of depth alone, also of frame 0.
+    free: the frames that may change; the others stay. may: which of a frame's parameters. Frame 0 keeps its pose and exposure, which are
+    the clip's own, and the scale of its depth, which gives the unit, unless no camera may move. focal: whether its length may change.
     """
     used = sorted({*free, *(frame for pair in pairs for frame in pair)})
     here = {frame: place for place, frame in enumerate(used)}
     index = torch.tensor([(here[a], here[b]) for a, b in pairs], device=level.maps.device)
     part, near = _only(state, used), Level(level.maps[used])
-    fixed = _fixed(used, free, focal, poses).to(level.maps.device)
+    fixed = _fixed(used, free, focal, may).to(level.maps.device)
     hessian, slope, cost = _normal_equations(near, part, index)
     for _ in range(iterations):
         damped = hessian + torch.diag(damping * hessian.diagonal() + 1e-9)
@@ -151,15 +151,11 @@ def _kept(level: Level, state: State) -> Tensor:
     return (1 + state.frames[:, 2] > KEPT) & (relief > KEPT * (relief + state.frames[:, 1] * state.unit))
 
 
-def _fixed(used: list[int], free: Sequence[int], focal: bool, poses: bool) -> Tensor:
+def _fixed(used: list[int], free: Sequence[int], focal: bool, may: Sequence[int]) -> Tensor:
     fixed = torch.ones(len(used), PER_FRAME, dtype=torch.bool)
-    fixed[[used.index(frame) for frame in free]] = False
-    if not poses:
-        fixed[:, POSE] = True
-    if 0 in used:
-        own = torch.ones(PER_FRAME, dtype=torch.bool)
-        own[[SHIFT] if poses else [SCALE, SHIFT]] = False
-        fixed[used.index(0)] |= own
+    for frame in free:
+        own = (SHIFT,) if any(k < POSE.stop for k in may) else (SCALE, SHIFT)
+        fixed[used.index(frame), [k for k in may if frame > 0 or k in own]] = False
     return torch.cat([fixed.flatten(), torch.tensor([not focal])])
 
 

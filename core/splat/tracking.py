@@ -1,5 +1,5 @@
 """From a clip with monocular depth to the camera of every frame: one frame after the other, then all together (see bundle.py)."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import cameras
 from ..cameras import CameraPath
-from .bundle import Level, State, adjust, agreement, pyramid, set_frame, start
+from .bundle import PER_FRAME, POSE, Level, State, adjust, agreement, pyramid, set_frame, start
 
 STEPS, LOCAL_STEPS, GLOBAL_STEPS = 10, 3, 10
 BACK = (1, 2, 4)  # frames before it that a new one is compared with
@@ -16,6 +16,7 @@ WINDOW = 5  # frames that are adjusted again with every new one
 MOST_KEYFRAMES = 60  # that are adjusted together at the end; the frames of a longer clip then follow them
 APART = (1, 2, 4, 8, 16, 32)  # of keyframes that are compared at the end
 DISTANCES = torch.logspace(0, 3, 13)  # of a scene, in steps of its camera, that are tried where cameras are given
+LIGHT = range(POSE.stop, PER_FRAME)  # what is left where cameras are known: scales of depth, exposures
 LOST = 0.45  # of a frame's pixels agree with another frame's: less is no evidence
 Progress = Callable[[int, int], None]
 
@@ -62,7 +63,7 @@ def track(
             state, _ = adjust(levels[-2 if len(levels) > 1 else 0], state, near, [0, *window], LOCAL_STEPS)
         iterations += STEPS * len(levels) + LOCAL_STEPS
         progress(frame, count)
-    state = _together(levels, state, focal=not focal_known)
+    state = together(levels, state, focal=not focal_known)
     return _judged(levels, state, iterations + GLOBAL_STEPS * len(levels))
 
 
@@ -79,11 +80,11 @@ def locate(pictures: Tensor, depths: Tensor, valid: Tensor, path: CameraPath, in
         unit = (1 / distance if inverse else distance) / median
         state = replace(start(count, focal, depths * unit, valid, inverse), poses=path.poses)
         scaled = [replace(level, maps=level.maps * torch.stack([one, one, one, unit, one])[:, None, None]) for level in levels]
-        state, cost = adjust(scaled[0], state, pairs, range(count), LOCAL_STEPS, poses=False)
+        state, cost = adjust(scaled[0], state, pairs, range(count), LOCAL_STEPS, may=LIGHT)
         found.append((cost, state, scaled))
     _, state, levels = min(found, key=lambda each: each[0])
     for level in levels:
-        state, _ = adjust(level, state, pairs, range(count), GLOBAL_STEPS, poses=False)
+        state, _ = adjust(level, state, pairs, range(count), GLOBAL_STEPS, may=LIGHT)
     return _judged(levels, state, 0)
 
 
@@ -91,13 +92,13 @@ def _judged(levels: list[Level], state: State, iterations: int) -> Tracked:
     return Tracked(state, levels, agreement(levels[-1], state, between(range(len(state.poses)), (1, 2))), iterations)
 
 
-def _together(levels: list[Level], state: State, focal: bool) -> State:
+def together(levels: list[Level], state: State, focal: bool = False, may: Sequence[int] = range(PER_FRAME)) -> State:
     """All frames at once; of a long clip the keyframes at once, then those between each two of them."""
     count, before = len(state.poses), state.poses
     keys = torch.linspace(0, count - 1, min(count, MOST_KEYFRAMES)).round().int().tolist()
     pairs = [(keys[a], keys[b]) for a, b in between(range(len(keys)), APART)]
     for level in levels:
-        state, _ = adjust(level, state, pairs, keys, GLOBAL_STEPS, focal=focal)
+        state, _ = adjust(level, state, pairs, keys, GLOBAL_STEPS, focal, may)
     for first, last in pairwise(keys):
         inner = range(first + 1, last)
         if inner:
@@ -105,7 +106,7 @@ def _together(levels: list[Level], state: State, focal: bool) -> State:
             poses[inner] = before[inner] @ cameras.inverse(before[first]) @ poses[first]
             state = replace(state, poses=poses)
             for level in levels[-2:]:
-                state, _ = adjust(level, state, between(range(first, last + 1), (1, 2)), inner, GLOBAL_STEPS)
+                state, _ = adjust(level, state, between(range(first, last + 1), (1, 2)), inner, GLOBAL_STEPS, may=may)
     return state
 
 

@@ -280,6 +280,17 @@ def test_cameras_that_are_known_keep_their_place_and_unit(unit: float) -> None:
 
 
 @needs_splat
+def test_without_depth_the_pictures_tell_it() -> None:
+    drawn = clip("sideways", 10)
+    _, found, preview, report = run("FreeSteerReconstructSplats", **{**of(drawn), "depth": None})
+    assert ate(found, drawn.cameras) < 0.03, report
+    assert psnr(preview, drawn.image) > LIKE - 2
+    _, same, again, _ = run("FreeSteerReconstructSplats", **{**of(drawn), "depth": None}, cameras=drawn.cameras)
+    assert (same.positions - drawn.cameras.positions).norm(dim=1).max() < 0.05
+    assert psnr(again, drawn.image) > LIKE - 1
+
+
+@needs_splat
 def test_wrong_cameras_are_refused() -> None:
     turned = replace(clip().cameras, poses=cameras.exponential(torch.tensor([0.0, 0.0, 0.0, 0.0, 1.5, 0.0])) @ clip("orbit").cameras.poses)
     with pytest.raises(ValueError, match="cameras do not fit image in 6 of 6 frames"):

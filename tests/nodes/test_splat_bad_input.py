@@ -93,7 +93,7 @@ CASES: dict[str, tuple[Act, str]] = {
     "a black frame": (reconstruct(image=without(pictures(), 2, 0.0)), "image is of one colour in frame 2"),
     "a red frame": (estimate(image=without(pictures(), 1, torch.tensor([1.0, 0, 0]))), "image is of one colour in frame 1"),
     "white frames": (estimate(image=torch.ones(4, 36, 48, 3)), "image is of one colour in frame 0"),
-    "no depth": (reconstruct(depth=None), "depth has to be an IMAGE.* what came is nothing"),
+    "depth as a mask": (reconstruct(depth=noise(FRAMES, HEIGHT, WIDTH)), "depth has to be an IMAGE.* what came is 4 x 36 x 48"),
     "a mask as depth": (estimate(depth=noise(4, 36, 48)), "depth has to be an IMAGE"),
     "a latent as depth": (estimate(depth={"samples": noise(4, 4, 6, 6)}), "what came is dict"),
     "depth with NaN": (reconstruct(depth=broken(pictures(), NAN)), "depth has pixels that are not numbers"),
@@ -269,6 +269,18 @@ def assert_one_sentence(error: BaseException) -> None:
 def test_it_is_refused_in_one_sentence_before_any_work(no_work: None, act: Act, says: str) -> None:
     with pytest.raises(InputError, match=says) as refused:
         act()
+    assert_one_sentence(refused.value)
+
+
+@needs_splat
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [(pictures(), r"around frame \d do not tell it"), (pictures(1).repeat(FRAMES, 1, 1, 1), "image stays the same in all frames")],
+    ids=["noise", "still"],
+)
+def test_a_clip_that_does_not_tell_its_depth_is_refused(image: Tensor, says: str) -> None:
+    with pytest.raises(InputError, match=f"depth is not connected, and .*{says}.*: connect a depth node") as refused:
+        run("FreeSteerReconstructSplats", image=image, depth_kind="far is bright")
     assert_one_sentence(refused.value)
 
 

@@ -20,7 +20,8 @@ from freesteer.tools.draw_workflows import FIT  # noqa: E402  (it needs playwrig
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = """app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types))
-    .map(node => node.type).filter(type => !['CheckpointLoaderSimple', 'LoadImage', 'LoadVideo', 'LoadDA3Model'].includes(type))"""  # files of the user
+    .map(node => node.type)
+    .filter(type => !['CheckpointLoaderSimple', 'LoadImage', 'LoadVideo', 'LoadDA3Model'].includes(type))"""  # files of the user
 SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 

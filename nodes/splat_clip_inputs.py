@@ -108,7 +108,7 @@ def clip_in_motion(image: Tensor, kind: str, field_of_view: float, mask: Tensor 
     """The inputs, checked, with depth from how the pictures move."""
     pictures, hidden, focal = lens_and_mask(image, kind, field_of_view, mask)
     if (pictures[1:] - pictures[:-1]).abs().mean((1, 2, 3)).amax() < PLAIN:
-        raise checks.InputError("depth is not connected, and image stays the same in all frames, which tells nothing: connect a depth node.")
+        raise checks.InputError("depth is not connected, and image stays the same in all frames, telling nothing: connect a depth node.")
     device = comfy.model_management.get_torch_device()
     moving = None if path is None else moved(path, device)
     if moving is not None:

@@ -40,7 +40,8 @@ LAY_OUT = """gap => {
         let y = 0
         for (const node of stack) {
             const size = node.computeSize()
-            const picture = ['SaveImage', 'PreviewImage', 'FreeSteerPreviewCameraPath', 'PreviewGaussianSplat'].includes(node.type)
+            const picture = ['SaveImage', 'SaveVideo', 'PreviewImage', 'FreeSteerPreviewCameraPath', 'PreviewGaussianSplat']
+                .includes(node.type)
             node.setSize([Math.max(size[0], picture ? 420 : 300), picture ? 330 : Math.max(size[1], 60)])
             node.pos = [x, y]
             y += node.size[1] + gap

@@ -69,14 +69,12 @@ class ReconstructSplats(io.ComfyNode):
         cls, image, depth_kind, field_of_view, field_of_view_known, preset, depth=None, mask=None, cameras=None, splat=None
     ) -> io.NodeOutput:
         checks.choice("preset", preset, tuple(PRESETS))
-        splat_kind()
         device, watch = comfy.model_management.get_torch_device(), Watch()
         path = None if cameras is None else moved(path_of(cameras, pictures_of(image)), device)
         scene = None if splat is None else moved(scene_of(splat, path), device)
-        if depth is None:
-            clip = clip_in_motion(image, depth_kind, field_of_view, mask, path, watch)
-        else:
-            clip = clip_of(image, depth, depth_kind, field_of_view, mask)
+        clip = None if depth is None else clip_of(image, depth, depth_kind, field_of_view, mask)
+        splat_kind()  # before any work
+        clip = clip or clip_in_motion(image, depth_kind, field_of_view, mask, path, watch)
         known, stopped = [], ""
 
         def check(tracked: Tracked) -> None:

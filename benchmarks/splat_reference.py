@@ -43,7 +43,7 @@ def render(gaussians: Gaussians, camera: Camera, background: Tensor) -> tuple[Re
         dx, dy = x - (fx * px / pz + cx), y - (fy * py / pz + cy)
         alpha = g.opacities[i] * torch.exp(-0.5 * (inverse[0, 0] * dx * dx + 2 * inverse[0, 1] * dx * dy + inverse[1, 1] * dy * dy))
         certain &= ((alpha - 1 / 255).abs() > UNDECIDED / 255) | (light < UNDECIDED)
-        alpha = torch.where(alpha < 1 / 255, 0, alpha.clamp(max=0.99))
+        alpha = torch.where(alpha < 1 / 255, 0, alpha.clamp(max=0.999))
         direction = (g.positions[i] - eye)[None]
         weight = light * alpha
         colour += weight[..., None] * harmonics.colours(g.sh[i : i + 1], direction)[0]

@@ -35,7 +35,7 @@ def depth_inputs() -> list:
         io.Image.Input(
             "depth", optional=True, tooltip="How far everything is, a picture for each frame, from any depth node (Depth Anything, MoGe). "
             "Each frame's may have its own scale and offset: they are found. Black: unknown. Without it, depth comes from how the pictures "
-            "move: slower, rougher, and only for small steps of the camera to one side.",
+            "move, which takes longer and a camera that does not only turn.",
         ),
         io.Combo.Input(
             "depth_kind", options=list(DEPTH_KINDS), default=INVERSE, tooltip="Near is bright: 1 / distance, as of Depth Anything 1 "
@@ -119,7 +119,7 @@ def clip_in_motion(image: Tensor, kind: str, field_of_view: float, mask: Tensor 
     if empty is not None:
         raise checks.InputError(
             f"depth is not connected, and the pictures around frame {empty} do not tell it: connect a depth node, or take a clip whose "
-            "camera moves to the side in small steps."
+            "camera moves in small steps and does not only turn."
         )
     return Clip(pictures, near, valid, focal, True, hidden)
 

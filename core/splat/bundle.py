@@ -5,9 +5,12 @@ depth z_i, that is seen at u in frame j (direct alignment as in DSO, Engel et al
 
     picture  (1 + g_j) I_j(u) + h_j - (1 + g_i) I_i(x) - h_i        depth  log(Z_j / z_j(u)),  z = exp(a) D + b
 
-with D the given depth, which may be off by a scale and a shift in every frame. COLMAP-Free 3D Gaussian Splatting
-(https://arxiv.org/abs/2312.07504) fits one pose after the other by 300 steps of Adam through the rasteriser, and never again;
-here a frame takes about twenty steps, far cheaper ones, and all frames are adjusted together.
+with D the given depth, which may be off by a scale and a shift in every frame. Both sides of a residual are noisy, and what makes a
+frame flatter or greyer makes its noise smaller too: so residuals are counted in units of their noise, which depends on the parameters
+(orthogonal regression, Deming 1943). Without, every frame comes out a little too flat, and the scene shrinks along the way.
+
+COLMAP-Free 3D Gaussian Splatting (https://arxiv.org/abs/2312.07504) fits one pose after the other by 300 steps of Adam through the
+rasteriser, and never again; here a frame takes about twenty steps, far cheaper ones, and all frames are adjusted together.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +25,13 @@ POSE, SCALE, SHIFT, GAIN, OFFSET = slice(0, 6), 6, 7, 8, 9
 PER_FRAME = 10
 BOTH = 2 * PER_FRAME + 1  # two frames and the focal length
 PICTURE_NOISE, DEPTH_NOISE = 0.04, 0.07  # where Cauchy's weight is a half: grey, and of a depth
-SHARPNESS = (0.5, 2.0)
-PRIORS = {SCALE: 0.7, SHIFT: 0.15, GAIN: 0.15, OFFSET: 0.05}  # deviations: log, of the median depth, 1, grey
+SHARPEST = 2.0  # and its inverse: how much less noise, relative to a depth, a shift may be said to leave
+PRIORS = {SHIFT: 0.15, GAIN: 0.15, OFFSET: 0.05}  # deviations from 0: of the median depth, of 1, of white
 PRIOR_WEIGHT = 0.02  # of a frame's pixels
 FOCAL_PRIOR = 0.3  # deviation, log
 KEPT = 0.3  # of its contrast and of its relief: a frame that was made greyer and flatter than this fits anything
 SOLID, KNOWN_AROUND = 0.7, 0.4
+FEW = 0.2  # of a frame's pixels: where depth is known of fewer, that they agree says less
 PIXELS_AT_ONCE = 2**20
 
 
@@ -127,17 +131,18 @@ def _with(state: State, frames: list[int], part: State) -> State:
 
 
 def agreement(level: Level, state: State, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """For each frame, the share of its pixels that fit another frame's picture and depth, the best of its pairs: (F,), 0..1.
+    """For each frame, the share of its pixels of known depth that fit another frame's picture and depth, the best of its pairs: (F,), 0..1.
 
     A frame that fits only because it was made grey or flat fits nothing.
     """
     index = torch.tensor(list(pairs), device=level.maps.device)
     kept = _kept(level, state)
+    known = level.maps[:, 4].flatten(1).mean(1).clamp(min=FEW)
     best = torch.zeros(len(state.poses), device=level.maps.device)
     for part in index.split(_pairs_at_once(level)):
         seen, picture, depth = residuals(level, state, part)[:3]
         fits = seen & (picture.abs() < 2 * PICTURE_NOISE) & (depth.abs() < 2 * DEPTH_NOISE) & kept[part].all(1)[:, None]
-        share = fits.float().mean(1)
+        share = fits.float().mean(1) / known[part[:, 0]]
         for side in (0, 1):
             best.scatter_reduce_(0, part[:, side], share, "amax")
     return best
@@ -200,10 +205,27 @@ def residuals(level: Level, state: State, pairs: Tensor):
     return seen, picture, torch.log(safe / other), (focal, rays, here, there, points, moved, safe, turn, other)
 
 
-def _sharpness(state: State, pairs: Tensor, given: Tensor, depth: Tensor) -> Tensor:
-    """By how much the depth of the second frame varies less than DEPTH_NOISE, (P, N): a shift adds no noise to what was given."""
-    value = 1 / depth if state.inverse else depth
-    return (value / (state.frames[pairs[:, 1], 0].exp()[:, None] * given).clamp(min=1e-6)).clamp(*SHARPNESS)
+def _picture_noise(state: State, pairs: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """That of the residual over that of a grey, (P, 1), and its derivatives: gains make it larger with the picture."""
+    level = 1 + state.frames[pairs, 2].mean(1)[:, None]
+    half = torch.full_like(level, 0.5)
+    return level, {GAIN: half, PER_FRAME + GAIN: half}
+
+
+def _depth_noise(
+    state: State, pairs: Tensor, here: Tensor, there: Tensor, depth: Tensor, other: Tensor
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """That of the residual over that of a given depth, (P, N), and its derivatives: a shift adds none to what was given."""
+    parts, derivatives = [], {}
+    for side, (given, z) in enumerate(((here[:, 3], depth), (there[:, 3], other))):
+        value = (1 / z if state.inverse else z).clamp(min=1e-6)
+        part = (state.frames[pairs[:, side], 0].exp()[:, None] * given / value).clamp(1 / SHARPEST, SHARPEST)
+        loose = (part > 1 / SHARPEST) & (part < SHARPEST)
+        parts.append(part)
+        derivatives[side * PER_FRAME + SCALE] = loose * part.square() * (1 - part) / 2
+        derivatives[side * PER_FRAME + SHIFT] = loose * part.square() * (-0.5 * state.unit / value)
+    noise = (torch.stack(parts).square().mean(0)).sqrt()
+    return noise, {k: each / noise for k, each in derivatives.items()}
 
 
 def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -213,13 +235,18 @@ def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor
     cost, places = 0.0, 0.0
     for part in pairs.split(_pairs_at_once(level)):
         seen, picture, ratio, more = residuals(level, state, part)
-        exact = _sharpness(state, part, more[3][:, 3], more[8]) / DEPTH_NOISE
-        size = (picture / PICTURE_NOISE).square() + (ratio * exact).square()  # together: what is hidden shows in the depth
+        grey, by_grey = _picture_noise(state, part)
+        given, by_given = _depth_noise(state, part, more[2], more[3], more[4][..., 2], more[8])
+        picture, ratio = picture / (PICTURE_NOISE * grey), ratio / (DEPTH_NOISE * given)
+        size = picture.square() + ratio.square()  # together: what is hidden shows in the depth
         weight = seen / (1 + size)
         at = _places(part, count)
-        for residual, sharp, derivative in ((picture, 1 / PICTURE_NOISE, _by_picture), (ratio, exact, _by_depth)):
-            j = derivative(state, part, *more)
-            weighted = j * (weight * sharp**2)[..., None]
+        picture_part = (picture, PICTURE_NOISE, grey, by_grey, _by_picture)
+        for residual, unit, noise, by_noise, derivative in (picture_part, (ratio, DEPTH_NOISE, given, by_given, _by_depth)):
+            j = derivative(state, part, *more) / (unit * noise)[..., None]
+            for k, each in by_noise.items():  # else all would be made flat and grey, where there is less noise
+                j[..., k] -= residual * each / noise
+            weighted = j * weight[..., None]
             hessian.index_put_((at[:, :, None], at[:, None, :]), weighted.mT @ j, accumulate=True)
             slope.index_put_((at,), (weighted.mT @ residual[..., None]).squeeze(-1), accumulate=True)
         cost += float((seen * torch.log1p(size)).sum())
@@ -233,8 +260,6 @@ def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor
     for k, deviation in PRIORS.items():
         every = torch.arange(len(state.poses), device=pairs.device) * PER_FRAME + k
         value = state.frames[:, k - 6]
-        if k == SCALE:
-            value = torch.zeros_like(value)  # free, but for damping
         hessian[every, every] += prior / deviation**2
         slope[every] += prior * value / deviation**2
         cost += float(prior * (value / deviation).square().sum())

@@ -1,6 +1,6 @@
 """Blending sorted Gaussians front to back, tile by tile, with a backward pass that needs no stored intermediate.
 
-    alpha_i = min(.99, o_i exp(-d' C_i d / 2)),  0 below 1/255;   T_i = prod_{j<i} (1 - alpha_j);   f = sum_i T_i alpha_i f_i
+    alpha_i = min(.999, o_i exp(-d' C_i d / 2)),  0 below 1/255;   T_i = prod_{j<i} (1 - alpha_j);   f = sum_i T_i alpha_i f_i
 
 (3D Gaussian Splatting, 2308.04079, eq. 3.) In a tile, log alpha is a polynomial of six terms in the pixel's place, so that it
 is one matrix product for all pixels and Gaussians. Gaussians come in chunks; a tile is left when no light passes any more.
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import accelerated
 from .tiles import FAINTEST, Tiles
 
 DARK = 1e-5  # light that may be left out
-OPAQUE = 0.99
+OPAQUE = 0.999  # as gsplat; the paper's code has .99
 CHUNK = 64  # Gaussians of a tile at a time
 AT_ONCE = {"cpu": 2**19}  # pixels x Gaussians of a batch: on a CPU, what its cache holds
 AT_ONCE_ELSEWHERE = 2**25
@@ -27,7 +28,8 @@ AT_ONCE_ELSEWHERE = 2**25
 
 def composite(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles) -> tuple[Tensor, Tensor]:
     """Features (N, C) to (tiles, pixels, C), and the light that is left: (tiles, pixels). Differentiable in all four."""
-    return _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
+    found = accelerated.composite(means, conics, opacities, features, tiles)
+    return found or _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
 
 
 @torch.no_grad()

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from freesteer.core import camera_files, cameras
-from freesteer.core.camera_files import CameraFileError
+from freesteer.core import camera_file_checks, camera_files, cameras
+from freesteer.core.camera_file_checks import CameraFileError
 from freesteer.core.cameras import CameraPath
+from freesteer.core.colmap import from_colmap, to_colmap
+from freesteer.core.nerfstudio import from_nerfstudio, to_nerfstudio
 
 SIMPLE = [[1.0, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1]]  # at (2, 3, 4)
 CAMERA = "# a comment\n1 PINHOLE 640 480 500 510 320.5 240.25\n"
@@ -63,15 +65,15 @@ def test_an_unfinished_file_is_not_left_behind(tmp_path: Path, monkeypatch: pyte
 
 
 def test_both_formats_say_the_same() -> None:
-    colmap = camera_files.to_colmap(path())
-    one = camera_files.from_colmap(colmap["cameras.txt"], colmap["images.txt"])
-    assert_same(one, camera_files.from_nerfstudio(camera_files.to_nerfstudio(path())))
+    colmap = to_colmap(path())
+    one = from_colmap(colmap["cameras.txt"], colmap["images.txt"])
+    assert_same(one, from_nerfstudio(to_nerfstudio(path())))
 
 
 def test_nerfstudio_has_cameras_in_the_world_that_look_down_their_z() -> None:
     """A camera at (1, 2, 3) that looks along the world's +x, with the world's +y down in its picture."""
     pose = cameras.look_at(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, 2.0, 3.0]))
-    made = camera_files.to_nerfstudio(CameraPath(pose[None], torch.ones(2), torch.ones(2), (4, 6)))
+    made = to_nerfstudio(CameraPath(pose[None], torch.ones(2), torch.ones(2), (4, 6)))
     right, up, back, place = torch.tensor(made["frames"][0]["transform_matrix"])[:3].unbind(1)
     torch.testing.assert_close(place, torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(back, torch.tensor([-1.0, 0.0, 0.0]))
@@ -84,7 +86,7 @@ def test_nerfstudio_has_cameras_in_the_world_that_look_down_their_z() -> None:
 
 def test_nerfstudio_is_read_as_it_is_meant() -> None:
     """Unturned at (2, 3, 4), the camera looks down -z with +y up: a point at (2, 3, 3) is 1 before it, one at (2, 4, 3) above."""
-    found = camera_files.from_nerfstudio(content())
+    found = from_nerfstudio(content())
     seen = torch.tensor([[2.0, 3, 3], [2, 4, 3]]) @ found.poses[0, :3, :3].mT + found.poses[0, :3, 3]
     torch.testing.assert_close(seen, torch.tensor([[0.0, 0, 1], [0, -1, 1]]))
     assert (found.focal.tolist(), found.centre.tolist(), found.size) == ([500, 510], [320, 240], (480, 640))
@@ -94,28 +96,28 @@ def test_colmap_is_read_as_it_is_meant() -> None:
     """A quarter turn about x takes the world's y to the camera's z; lines of points are passed over, empty or not."""
     half = 0.5**0.5
     images = f"# a comment\n\n1 {half} {half} 0 0 1 2 3 1 a b.png\n 10.5 20.5 7 11 12 -1 \n2 1 0 0 0 0 0 0 1 b.png\n\n"
-    found = camera_files.from_colmap(CAMERA, images.replace("\n", "\r\n"))
+    found = from_colmap(CAMERA, images.replace("\n", "\r\n"))
     torch.testing.assert_close(found.poses[0] @ torch.tensor([0.0, 1, 0, 1]), torch.tensor([1.0, 2, 4, 1]))
     torch.testing.assert_close(found.poses[1], torch.eye(4))
     assert (found.focal.tolist(), found.centre.tolist(), found.size) == ([500, 510], [320.5, 240.25], (480, 640))
-    simple = camera_files.from_colmap("1 SIMPLE_PINHOLE 640 480 500 320.5 240.25", images)
+    simple = from_colmap("1 SIMPLE_PINHOLE 640 480 500 320.5 240.25", images)
     assert (simple.focal.tolist(), simple.centre.tolist()) == ([500, 500], [320.5, 240.25])
 
 
 def test_frames_come_in_the_order_of_their_numbers() -> None:
     images = "".join(f"{i} 1 0 0 0 {number} 0 0 1 f{number}.png\n\n" for i, number in enumerate((10, 2, 1), 1))
-    assert camera_files.from_colmap(CAMERA, images).poses[:, 0, 3].tolist() == [1, 2, 10]
+    assert from_colmap(CAMERA, images).poses[:, 0, 3].tolist() == [1, 2, 10]
     changed = content()
     for frame, name in zip(changed["frames"], ("1٣10.png", "1٣9.png"), strict=True):
         frame["file_path"] = name
     changed["frames"][1]["transform_matrix"][0][3] = 7.0
-    assert camera_files.from_nerfstudio(changed).positions[:, 0].tolist() == [7, 2]
+    assert from_nerfstudio(changed).positions[:, 0].tolist() == [7, 2]
     changed["frames"][0]["file_path"] = "1a9.png"  # beside a digit that is not one of ours
-    assert camera_files.from_nerfstudio(changed).positions[:, 0].tolist() == [2, 7]
+    assert from_nerfstudio(changed).positions[:, 0].tolist() == [2, 7]
 
 
 def test_a_matrix_that_is_nearly_a_rotation_becomes_one() -> None:
-    found = camera_files.from_nerfstudio(with_pose((0, 0), 1.0004)).poses[:, :3, :3]
+    found = from_nerfstudio(with_pose((0, 0), 1.0004)).poses[:, :3, :3]
     torch.testing.assert_close(found @ found.mT, torch.eye(3).expand(2, 3, 3), atol=1e-6, rtol=0)
 
 
@@ -124,21 +126,21 @@ def test_intrinsics_may_stand_in_every_frame() -> None:
     del changed["fl_x"]
     for frame in changed["frames"]:
         frame["fl_x"] = 400.0
-    assert camera_files.from_nerfstudio(changed).focal[0] == 400
+    assert from_nerfstudio(changed).focal[0] == 400
     changed["frames"][0]["fl_x"] = 401.0
     with pytest.raises(CameraFileError, match="fl_x differs: all frames must share one camera"):
-        camera_files.from_nerfstudio(changed)
+        from_nerfstudio(changed)
     del changed["frames"][0]["fl_x"]
     with pytest.raises(CameraFileError, match="fl_x differs"):
-        camera_files.from_nerfstudio(changed)
+        from_nerfstudio(changed)
 
 
 def test_cameras_with_the_same_values_are_one() -> None:
     two = CAMERA + CAMERA.splitlines()[1].replace("1", "2", 1)
     images = IMAGE + "2 1 0 0 0 0 0 0 2 b.png\n\n"
-    assert len(camera_files.from_colmap(two, images)) == 2
+    assert len(from_colmap(two, images)) == 2
     with pytest.raises(CameraFileError, match=r"images.txt uses 2 different cameras.*single_camera"):
-        camera_files.from_colmap(two.replace("2 PINHOLE 640", "2 PINHOLE 642"), images)
+        from_colmap(two.replace("2 PINHOLE 640", "2 PINHOLE 642"), images)
 
 
 def twice() -> dict:
@@ -178,12 +180,12 @@ def twice() -> dict:
 )
 def test_what_is_wrong_with_a_transforms_file_is_said(changed: dict, said: str) -> None:
     with pytest.raises(CameraFileError, match=said) as error:
-        camera_files.from_nerfstudio(changed)
+        from_nerfstudio(changed)
     assert len(str(error.value)) < 250 and "\n" not in str(error.value)
 
 
 def test_distortion_of_nothing_is_none() -> None:
-    assert len(camera_files.from_nerfstudio(content(k1=0, k2=0.0, p1=0, camera_model="OPENCV"))) == 2
+    assert len(from_nerfstudio(content(k1=0, k2=0.0, p1=0, camera_model="OPENCV"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -210,16 +212,16 @@ def test_distortion_of_nothing_is_none() -> None:
 )
 def test_what_is_wrong_with_a_colmap_model_is_said(cameras_text: str, images_text: str, said: str) -> None:
     with pytest.raises(CameraFileError, match=said) as error:
-        camera_files.from_colmap(cameras_text, images_text)
+        from_colmap(cameras_text, images_text)
     assert len(str(error.value)) < 250 and "\n" not in str(error.value)
 
 
 def test_a_colmap_model_of_too_many_frames_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(camera_files.MOST, "frames", 2)
+    monkeypatch.setitem(camera_file_checks.MOST, "frames", 2)
     images = "".join(f"{i} 1 0 0 0 0 0 0 1 {i}.png\n\n" for i in range(3))
     with pytest.raises(CameraFileError, match=r"images\.txt has 3 frames: 1 to 2 are possible"):
-        camera_files.from_colmap(CAMERA, images)
-    assert len(camera_files.from_colmap(CAMERA, images[: images.index("2 1 0")])) == 2
+        from_colmap(CAMERA, images)
+    assert len(from_colmap(CAMERA, images[: images.index("2 1 0")])) == 2
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff\xfe{}", b"[" * 100_000, b"\x80\x04K\x01.", b""])
@@ -241,7 +243,7 @@ def test_a_file_is_called_by_its_own_name_and_may_begin_with_a_mark(tmp_path: Pa
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     camera_files.save(path(), tmp_path / "my.json")
     camera_files.save(path(), tmp_path)
-    monkeypatch.setattr(camera_files, "LARGEST", {".json": 1000, ".txt": 1000})
+    monkeypatch.setattr(camera_file_checks, "LARGEST", {".json": 1000, ".txt": 1000})
     with pytest.raises(CameraFileError, match=r"my\.json is larger than any camera file"):
         camera_files.load(tmp_path / "my.json")
     with pytest.raises(CameraFileError, match=r"images\.txt is larger than any camera file"):

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 from freesteer.core import trajectory
 from freesteer.core.splat import motion
-from freesteer.core.splat.motion import nearness, pattern, sweep
+from freesteer.core.splat.motion import nearness
+from freesteer.core.splat.plane_sweep import pattern, sweep
 from freesteer.core.splat.tracking import track
 from freesteer.playground import clips
 from torch import Tensor
@@ -31,7 +32,7 @@ def test_a_pattern_is_the_same_in_any_light(clip):
 
 def test_a_sweep_between_known_cameras_gives_depth(clip):
     focal = float(clip.path.focal[0]) / SIZE[1]
-    near, sure = sweep(pattern(clip.frames), clip.path.poses, focal, 4, (0.1, 0.6))
+    near, sure = sweep(pattern(clip.frames), clip.path.poses, focal, 4, (2, 3, 5, 6), (0.1, 0.6))
     valid = sure > motion.SURE
     assert valid.float().mean() > 0.8
     assert ((near * clip.depth[4]).log().abs()[valid]).mean() < 0.09
@@ -51,3 +52,13 @@ def test_cameras_are_found_without_any_depth(clip):
     tracked = track(clip.frames, near, valid, focal, inverse=True)
     assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.02 and tracked.lost == []
     assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_it_may_go_straight_on_and_slowly():
+    """Key frames are found, and the frames between them follow."""
+    drawn = clips.draw("forward", 48, (48, 64))
+    clip = clips.Clip(drawn.frames[:16], drawn.depth[:16], replace(drawn.path, poses=drawn.path.poses[:16]))
+    focal = float(clip.path.focal[0]) / 64
+    assert 3 <= len(motion._keys(pattern(clip.frames))) < 12
+    near, valid = nearness(clip.frames, focal)
+    assert valid.float().mean() > 0.4 and error(near, valid, clip) < 0.15

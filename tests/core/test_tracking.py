@@ -97,6 +97,19 @@ def test_scales_shifts_and_exposures_are_found(clip):
     assert ((depths / clip.depth).log() - (depths / clip.depth).log().mean()).abs().mean() < 0.03
 
 
+def test_a_scene_does_not_shrink_in_a_slow_clip():
+    """A line fitted to noise is too flat, and so would be every frame, after the one before it."""
+    clip = clips.draw("forward", 60, SIZE)
+    pictures, depth = clips.corrupted(clip)
+    tracked = track(pictures, depth, depth > 0, focal_of(clip))
+    assert tracked.lost == []
+    assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.002
+    depths, exposures = tracked.state.depths(depth), pictures.mean((1, 2, 3)) / clip.frames.mean((1, 2, 3))
+    off = torch.stack([(found / true)[known].median() for found, true, known in zip(depths, clip.depth, depth > 0, strict=True)])
+    assert (off / off[0]).log().abs().max() < 0.05
+    assert ((1 + tracked.state.frames[:, 2]) * exposures / exposures[0]).log().abs().max() < 0.1
+
+
 def test_a_wrong_focal_length_is_mended():
     clip = clips.draw("sideways", 8, (72, 96))
     true = float(clip.path.focal[0]) / 96

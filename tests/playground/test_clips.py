@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from freesteer.core.cameras import inverse
 from freesteer.playground import clips
+from freesteer.playground.furniture import SCENES
+from freesteer.playground.ray_caster import Box, Plane, Scene, Sphere, Surface
 from torch import Tensor
 
 
@@ -28,9 +30,9 @@ def drawn(kind: str, seed: int = 0, frames: int = 24) -> clips.Clip:
     return clips.draw(kind, frames, seed=seed)
 
 
-def scene_of(kind: str, seed: int = 0) -> clips.Scene:
+def scene_of(kind: str, seed: int = 0) -> Scene:
     """What `draw` shows, made as it makes it."""
-    return clips.SCENES[kind](torch.Generator().manual_seed(len(clips.KINDS) * seed + clips.KINDS.index(kind)))
+    return SCENES[kind](torch.Generator().manual_seed(len(clips.KINDS) * seed + clips.KINDS.index(kind)))
 
 
 def points_of(clip: clips.Clip, frame: int) -> Tensor:
@@ -62,20 +64,20 @@ def warped(clip: clips.Clip, source: int, target: int) -> tuple[Tensor, Tensor]:
     return found[..., :3], inside & ((found[..., 3] - depth).abs() < 0.03 * depth)
 
 
-def distance_to(surface: clips.Surface, points: Tensor) -> Tensor:
+def distance_to(surface: Surface, points: Tensor) -> Tensor:
     """Signed distance (...) of points (..., 3) from a surface, positive outside; not by rays, so that it can contradict them."""
     match surface:
-        case clips.Plane():
+        case Plane():
             return points @ surface.normal.to(points) - surface.offset
-        case clips.Sphere():
+        case Sphere():
             return (points - surface.centre).norm(dim=-1) - surface.radius
-        case clips.Box():
+        case Box():
             beyond = ((points - surface.centre) @ surface.turn.to(points).mT).abs() - surface.half
             return beyond.clamp(min=0).norm(dim=-1) + beyond.amax(-1).clamp(max=0)
 
 
-def encloses(surface: clips.Surface) -> bool:
-    return isinstance(surface, clips.Sphere) and surface.radius > 3
+def encloses(surface: Surface) -> bool:
+    return isinstance(surface, Sphere) and surface.radius > 3
 
 
 @everywhere
@@ -125,7 +127,7 @@ def test_every_point_seen_lies_on_a_surface_and_nothing_is_before_it(kind):
 
 
 def test_a_sphere_is_hit_where_the_circle_says():
-    sphere = clips.Sphere(torch.tensor([0.0, 0.0, 4.0]), 1.0, lambda points: points)
+    sphere = Sphere(torch.tensor([0.0, 0.0, 4.0]), 1.0, lambda points: points)
     along = torch.tensor([0.0, 0.1, 0.2, 0.3])
     rays = torch.stack([along, torch.zeros(4), torch.ones(4)], -1).double()
     a = along.double()
@@ -137,12 +139,12 @@ def test_a_sphere_is_hit_where_the_circle_says():
 
 
 def test_planes_and_boxes_are_hit_where_geometry_says():
-    floor = clips.Plane(torch.tensor([0.0, -1.0, 0.0]), 0.0, lambda points: points)
+    floor = Plane(torch.tensor([0.0, -1.0, 0.0]), 0.0, lambda points: points)
     eye = torch.tensor([0.0, -1.5, 0.0])
     assert floor.hit(eye, torch.tensor([[0.3, 0.5, 1.0], [0.0, -0.1, 1.0]])).tolist() == [3.0, math.inf]
     half = math.sqrt(0.5)
     turn = torch.tensor([[half, 0, half], [0, 1, 0], [-half, 0, half]])
-    box = clips.Box(torch.tensor([0.0, 0.0, 4.0]), torch.ones(3), turn, lambda points: points)  # an edge towards the eye
+    box = Box(torch.tensor([0.0, 0.0, 4.0]), torch.ones(3), turn, lambda points: points)  # an edge towards the eye
     rays = torch.tensor([[0.0001, 0.0, 1.0], [0.0, 0.5, 1.0], [1.0, 0.0, 0.1]])
     reach = box.hit(torch.zeros(3), rays)
     assert reach[0] == pytest.approx(4 - math.sqrt(2), abs=1e-3) and reach[1:].tolist() == [math.inf, math.inf]

@@ -24,6 +24,7 @@ MOST_FRAMES, SMALLEST = 500, 32
 FIELD_OF_VIEW = 55.0
 LARGEST = 1e30  # number in a depth
 PLAUSIBLE = (0.1, 1e4)  # distances of a scene, in units of the world: nearer than a hundredth of one, nothing is drawn
+TYPICAL = 4.0  # distance of a scene whose depth has no unit: the host's viewer shows it large, and whole
 PLAIN = 1e-3  # of white: a picture that varies less shows nothing
 FLAT = 1e-4  # of the largest depth: what varies less is none
 KNOWN = 0.2  # of a frame's pixels: depth of fewer says too little
@@ -100,7 +101,7 @@ def clip_of(image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask:
     flat = farthest.amax(1) - nearest.amin(1) < FLAT * given.where(valid, 0).abs().flatten(1).amax(1)
     if flat.any():
         raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node.")
-    given = in_plausible_unit(given, float(given[0][valid[0]].median()), kind == INVERSE)
+    given = in_plausible_unit(given, given[0][valid[0]], kind)
     return Clip(pictures, given, valid, focal, kind == INVERSE, hidden)
 
 
@@ -121,6 +122,8 @@ def clip_in_motion(image: Tensor, kind: str, field_of_view: float, mask: Tensor 
             f"depth is not connected, and the pictures around frame {empty} do not tell it: connect a depth node, or take a clip whose "
             "camera moves in small steps and does not only turn."
         )
+    if path is None:
+        near = in_plausible_unit(near, near[0][valid[0]], INVERSE)
     return Clip(pictures, near, valid, focal, True, hidden)
 
 
@@ -141,10 +144,13 @@ def mostly_unknown(valid: Tensor) -> int | None:
     return int(few[0]) if len(few) else None
 
 
-def in_plausible_unit(given: Tensor, median: float, inverse: bool) -> Tensor:
-    """As it is, or with a median of 1 where that of the first frame is at a distance at which splats cannot be drawn well."""
-    near, far = PLAUSIBLE
-    return given if near <= (1 / median if inverse else median) <= far else given / median
+def in_plausible_unit(given: Tensor, first: Tensor, kind: str) -> Tensor:
+    """Distances in a unit stay as they are. Those that can have none, as drawn in 0..1, get one, and those at which splats cannot be
+    drawn well get another: the median of the first frame's, (N,), is then TYPICAL units away."""
+    (near, far), median = PLAUSIBLE, float(first.median())
+    if kind == DISTANCE and first.amax() > 1 and near <= median <= far:
+        return given
+    return given / median * (1 / TYPICAL if kind == INVERSE else TYPICAL)
 
 
 def same_aspect(name: str, pictures: Tensor, wanted: tuple[int, int]) -> None:

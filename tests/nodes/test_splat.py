@@ -41,9 +41,9 @@ class Clip(NamedTuple):
 
 
 @cache
-def clip(kind: str = "sideways", frames: int = 6, as_estimated: bool = False, seed: int = 0) -> Clip:
+def clip(kind: str = "sideways", frames: int = 6, as_estimated: bool = False, seed: int = 0, width: int = WIDTH) -> Clip:
     inputs = {"kind": kind, "frames": frames, "as_estimated": as_estimated, "seed": seed}
-    return Clip(*run("FreeSteerPlaygroundClip", width=WIDTH, height=HEIGHT, **inputs))
+    return Clip(*run("FreeSteerPlaygroundClip", width=width, height=width * HEIGHT // WIDTH, **inputs))
 
 
 def depth_as(kind: str, depth: Tensor) -> Tensor:
@@ -138,11 +138,19 @@ def test_the_cameras_of_a_clip_as_estimated_are_found_nearly() -> None:
 
 def test_depth_may_be_in_any_unit_and_of_any_size() -> None:
     plain, _ = run("FreeSteerEstimateCameras", **of(clip("handheld")))
-    metres, _ = run("FreeSteerEstimateCameras", **of(clip("handheld"), depth=37 * clip("handheld").depth))
-    torch.testing.assert_close(metres.positions, 37 * plain.positions, rtol=0, atol=0.01 * float(metres.positions.abs().max()))
+    feet, metres = (run("FreeSteerEstimateCameras", **of(clip("handheld"), depth=k * clip("handheld").depth))[0] for k in (111, 37))
+    torch.testing.assert_close(feet.positions, 3 * metres.positions, rtol=0, atol=0.01 * float(feet.positions.abs().max()))
     double = clip("handheld").depth.repeat_interleave(2, 1).repeat_interleave(2, 2)
     same, _ = run("FreeSteerEstimateCameras", **of(clip("handheld"), depth=double))
     assert torch.equal(same.poses, plain.poses)
+
+
+def test_a_drawn_depth_without_a_unit_gets_one_in_which_the_viewer_shows_the_scene() -> None:
+    path, _ = run("FreeSteerEstimateCameras", **of(clip("handheld"), depth=0.5 * clip("handheld").depth / clip("handheld").depth.max()))
+    drawn = clips.draw("handheld", 6, (HEIGHT, WIDTH), 0)
+    wanted = drawn.path.positions / drawn.depth[0].median() * splat_clip_inputs.TYPICAL
+    lengths = [float((positions[-1] - positions[0]).norm()) for positions in (path.positions, wanted)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.1)
 
 
 def test_depth_may_be_known_in_single_pixels_only() -> None:
@@ -281,9 +289,9 @@ def test_cameras_that_are_known_keep_their_place_and_unit(unit: float) -> None:
 
 @needs_splat
 def test_without_depth_the_pictures_tell_it() -> None:
-    drawn = clip("sideways", 10)
+    drawn = clip("sideways", 10, width=2 * WIDTH)
     _, found, preview, report = run("FreeSteerReconstructSplats", **{**of(drawn), "depth": None})
-    assert ate(found, drawn.cameras) < 0.03, report
+    assert ate(found, drawn.cameras) < 0.015, report
     assert psnr(preview, drawn.image) > LIKE - 2
     _, same, again, _ = run("FreeSteerReconstructSplats", **{**of(drawn), "depth": None}, cameras=drawn.cameras)
     assert (same.positions - drawn.cameras.positions).norm(dim=1).max() < 0.05

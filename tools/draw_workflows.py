@@ -42,7 +42,7 @@ LAY_OUT = """gap => {
             const size = node.computeSize()
             const picture = ['SaveImage', 'SaveVideo', 'PreviewImage', 'FreeSteerPreviewCameraPath', 'PreviewGaussianSplat']
                 .includes(node.type)
-            node.setSize([Math.max(size[0], picture ? 420 : 300), picture ? 330 : Math.max(size[1], 60)])
+            node.setSize([Math.max(size[0], picture ? 420 : 300), node.type == 'SaveVideo' ? 460 : picture ? 330 : Math.max(size[1], 60)])  // it grows with its video
             node.pos = [x, y]
             y += node.size[1] + gap
         }
@@ -75,7 +75,7 @@ def draw(page: Any, server: Server, source: Path) -> None:
     if not any(loader in source.read_text(encoding="utf-8") for loader in ("CheckpointLoaderSimple", "LoadVideo")):  # files of the user
         page.locator("[data-testid=queue-button]").first.click()
         page.wait_for_function(LOADED, timeout=600_000)
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(20_000 if "PreviewGaussianSplat" in source.read_text(encoding="utf-8") else 1500)  # it sorts splats first
     page.evaluate("app.graph._nodes.forEach(node => { node.has_errors = false })")  # a file that is not on this machine
     page.evaluate(FIT)
     page.wait_for_timeout(1500)

@@ -119,3 +119,30 @@ def test_the_workflow_runs_in_the_browser_and_shows_its_pictures(server: Server,
     page.wait_for_timeout(1000)
     page.screenshot(path=SCREENSHOTS / "freecontrol.png")
     assert np.asarray(Image.open(SCREENSHOTS / "freecontrol.png")).std() > 5
+
+
+def coloured(picture: NDArray[np.uint8]) -> float:
+    """Share of the middle's pixels that have a colour: the host's viewer itself is grey there."""
+    height, width = picture.shape[:2]
+    middle = picture[height // 3 : -height // 5, width // 4 : -width // 4].astype(int)
+    return float((middle.max(-1) - middle.min(-1) > 40).mean())
+
+
+def test_splats_are_seen_in_the_hosts_viewer(server: Server, object_info: dict[str, Any], page: Any) -> None:
+    workflow = ROOT / "workflows" / "splats.json"
+    skip_without_splats(workflow, object_info)
+    open_template(page, server, "splats")
+    viewer = next(node["id"] for node in load(workflow)["nodes"] if node["type"] == "PreviewGaussianSplat")
+    page.evaluate("id => app.graph.getNodeById(id).setSize([500, 560])", viewer)
+    assert coloured(photograph(page, viewer)) < 0.01
+    page.locator("[data-testid=queue-button]").first.click()
+    shown = 0.0
+    for _ in range(SECONDS // 5):
+        page.wait_for_timeout(5000)
+        assert trouble(page) == []
+        shown = coloured(photograph(page, viewer))
+        if shown > 0.05:
+            break
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "splats.png")
+    assert shown > 0.05

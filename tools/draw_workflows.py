@@ -42,7 +42,8 @@ LAY_OUT = """gap => {
             const size = node.computeSize()
             const picture = ['SaveImage', 'SaveVideo', 'PreviewImage', 'FreeSteerPreviewCameraPath', 'PreviewGaussianSplat']
                 .includes(node.type)
-            node.setSize([Math.max(size[0], picture ? 420 : 300), node.type == 'SaveVideo' ? 460 : picture ? 330 : Math.max(size[1], 60)])  // it grows with its video
+            const height = node.type == 'SaveVideo' ? 460 : picture ? 330 : Math.max(size[1], 60)  // with its video
+            node.setSize([Math.max(size[0], picture ? 420 : 300), height])
             node.pos = [x, y]
             y += node.size[1] + gap
         }

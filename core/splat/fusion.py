@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor
 
-from .bundle import Level, State, residuals
+from .residuals import Level, State, residuals
 
 AGREE = 0.15  # log: what differs by more is another surface
 

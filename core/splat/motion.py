@@ -15,8 +15,9 @@ from torch import Tensor
 from .. import cameras
 from ..cameras import CameraPath
 from . import flow
-from .bundle import GAIN, OFFSET, POSE, State, adjust, pyramid, start
+from .bundle import adjust, start
 from .plane_sweep import pattern, sweep
+from .residuals import GAIN, OFFSET, POSE, State, pyramid
 from .tracking import between, together
 
 FIRST, EVERY = 5, 3  # frames that are placed together at first, and of their points, one that counts

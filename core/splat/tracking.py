@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .. import cameras
 from ..cameras import CameraPath
-from .bundle import PER_FRAME, POSE, Level, State, adjust, agreement, pyramid, set_frame, start
+from .bundle import adjust, agreement, set_frame, start
+from .residuals import PER_FRAME, POSE, Level, State, pyramid
 
 STEPS, LOCAL_STEPS, GLOBAL_STEPS = 10, 3, 10
 BACK = (1, 2, 4)  # frames before it that a new one is compared with

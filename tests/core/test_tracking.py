@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from freesteer.core import cameras, trajectory
-from freesteer.core.splat import bundle, tracking
+from freesteer.core.splat import bundle, residuals, tracking
 from freesteer.core.splat.fitting import fit, grown, points_of, refine_pose
 from freesteer.core.splat.fusion import fused
 from freesteer.core.splat.rasteriser import render
@@ -24,9 +24,9 @@ def focal_of(clip: clips.Clip) -> float:
     return float(clip.path.focal[0]) / SIZE[1]
 
 
-def disturbed(clip: clips.Clip, inverse: bool) -> tuple[bundle.Level, bundle.State]:
+def disturbed(clip: clips.Clip, inverse: bool) -> tuple[residuals.Level, residuals.State]:
     depth = (1 / clip.depth if inverse else clip.depth).double()
-    level = bundle.pyramid(clip.frames.double(), depth, depth > 0)[0]
+    level = residuals.pyramid(clip.frames.double(), depth, depth > 0)[0]
     state = bundle.start(5, focal_of(clip), depth, depth > 0, inverse)
     draw = torch.Generator().manual_seed(0)
     frames = 0.03 * torch.randn(5, 4, generator=draw, dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_pictures_that_have_nothing_in_common_are_lost():
 
 def test_fused_depth_is_steadier(clip):
     noisy = clip.depth * torch.exp(0.05 * torch.randn(clip.depth.shape, generator=torch.Generator().manual_seed(0)))
-    level = bundle.pyramid(clip.frames, noisy, noisy > 0)[-1]
+    level = residuals.pyramid(clip.frames, noisy, noisy > 0)[-1]
     state = replace(bundle.start(5, focal_of(clip), noisy, noisy > 0), poses=clip.path.poses, frames=torch.zeros(5, 4))
     found = fused(level, state, between(range(5), (1, 2, 3)))
     before, after = ((d / clip.depth).log().abs().mean() for d in (noisy, found))

@@ -24,7 +24,7 @@ def judge(kind: str, frames: int, size: tuple[int, int]) -> dict[str, float]:
     focal = float(clip.path.focal[0]) / size[1]
     started = time.perf_counter()
     near, valid = nearness(pictures, focal)
-    tracked = track(pictures, near, valid, focal, inverse=True)
+    tracked = track(pictures, near, valid, focal, inverse=True, from_motion=True)
     seconds = time.perf_counter() - started
     path, off = tracked.path(size), (near * clip.depth).log()[valid]
     found = {

@@ -41,7 +41,7 @@ class EstimateCameras(io.ComfyNode):
             clip = clip_of(image, depth, depth_kind, field_of_view)
         tracked = track(
             clip.pictures.to(device), clip.depths.to(device), clip.valid.to(device), clip.focal, field_of_view_known, clip.inverse,
-            lambda done, total: watch("finding cameras", done / total, None),
+            lambda done, total: watch("finding cameras", done / total, None), depth is None,
         )  # fmt: skip
         text = report(tracked)
         return io.NodeOutput(moved(tracked.path((image.shape[1], image.shape[2])), "cpu"), text, ui=ui.PreviewText(text))

@@ -86,7 +86,7 @@ class ReconstructSplats(io.ComfyNode):
             try:
                 fit = reconstruct(
                     frames, depths, valid, clip.focal, field_of_view_known, clip.inverse, PRESETS[preset], watch, check,
-                    path, scene, hidden,
+                    path, scene, hidden, depth is None,
                 ).fit  # fmt: skip
             except comfy.model_management.InterruptProcessingException:
                 if watch.fit is None:

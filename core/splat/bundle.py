@@ -12,8 +12,9 @@ frame flatter or greyer makes its noise smaller too: so residuals are counted in
 COLMAP-Free 3D Gaussian Splatting (https://arxiv.org/abs/2312.07504) fits one pose after the other by 300 steps of Adam through the
 rasteriser, and never again; here a frame takes about twenty steps, far cheaper ones, and all frames are adjusted together.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,11 +30,12 @@ FOCAL_PRIOR = 0.3  # deviation, log
 KEPT = 0.3  # of its contrast and of its relief: a frame that was made greyer and flatter than this fits anything
 FEW = 0.2  # of a frame's pixels: where depth is known of fewer, that they agree says less
 PIXELS_AT_ONCE = 2**20
+DAMPING = 1e-3  # of the first step, of the Hessian's diagonal
 
 
 def adjust(
     level: Level, state: State, pairs: Sequence[tuple[int, int]], free: Sequence[int], iterations: int, focal: bool = False,
-    may: Sequence[int] = range(PER_FRAME), damping: float = 1e-3,
+    may: Sequence[int] = range(PER_FRAME),
 ) -> tuple[State, float]:  # fmt: skip
     """A better state, and its cost, after at most `iterations` steps on pairs (i, j) of frames.
 
@@ -43,33 +45,57 @@ def adjust(
     used = sorted({*free, *(frame for pair in pairs for frame in pair)})
     here = {frame: place for place, frame in enumerate(used)}
     index = torch.tensor([(here[a], here[b]) for a, b in pairs], device=level.maps.device)
-    part, near = _only(state, used), Level(level.maps[used])
-    fixed = _fixed(used, free, focal, may).to(level.maps.device)
-    hessian, slope, cost = _normal_equations(near, part, index)
+    near = Level(level.maps[used])
+    fixed = fixed_of(used, free, focal, may).to(level.maps.device)
+
+    def equations(at: State) -> Equations:
+        return _normal_equations(near, at, index)
+
+    part, cost = descend(of_frames(state, used), equations, lambda at, step, found: moved(at, step), fixed, iterations)
+    return with_frames(state, used, part), cost
+
+
+class Equations(NamedTuple):
+    """Half of the cost's Hessian, (n, n), and slope, (n,); the cost; and what else a step needs."""
+
+    hessian: Tensor
+    slope: Tensor
+    cost: float
+    more: Any = None
+
+
+Place = TypeVar("Place")
+
+
+def descend(
+    place: Place, equations: Callable[[Place], Equations], moved: Callable[[Place, Tensor, Equations], Place], fixed: Tensor,
+    iterations: int,
+) -> tuple[Place, float]:  # fmt: skip
+    """A better place, and its cost: Gauss-Newton with Levenberg's damping. fixed: (n,), what may not change."""
+    found, damping = equations(place), DAMPING
     for _ in range(iterations):
-        damped = hessian + torch.diag(damping * hessian.diagonal() + 1e-9)
+        damped = found.hessian + torch.diag(damping * found.hessian.diagonal() + 1e-9)
         damped = torch.where(fixed[:, None] | fixed, 0, damped) + torch.diag(fixed.to(damped))
-        step = -torch.linalg.solve(damped, torch.where(fixed, 0, slope))
-        trial = _moved(part, step)
-        found = _normal_equations(near, trial, index)
-        if found[2] < cost:
-            gained = cost - found[2]
-            part, (hessian, slope, cost), damping = trial, found, damping / 5
-            if gained < 1e-4 * cost:
+        trial = moved(place, -torch.linalg.solve(damped, torch.where(fixed, 0, found.slope)), found)
+        tried = equations(trial)
+        if tried.cost < found.cost:
+            gained = found.cost - tried.cost
+            place, found, damping = trial, tried, damping / 5
+            if gained < 1e-4 * found.cost:
                 break
         else:
             damping = max(damping, 1e-5) * 10
             if damping > 1e4:
                 break
-    return _with(state, used, part), cost
+    return place, found.cost
 
 
-def _only(state: State, frames: list[int]) -> State:
+def of_frames(state: State, frames: Sequence[int]) -> State:
     return replace(state, poses=state.poses[frames], frames=state.frames[frames])
 
 
-def _with(state: State, frames: list[int], part: State) -> State:
-    """What `_only` took out, put back."""
+def with_frames(state: State, frames: Sequence[int], part: State) -> State:
+    """What `of_frames` took out, put back."""
     poses, values = state.poses.clone(), state.frames.clone()
     poses[frames], values[frames] = part.poses, part.frames
     return replace(state, poses=poses, frames=values, focal=part.focal)
@@ -101,7 +127,8 @@ def _kept(level: Level, state: State) -> Tensor:
     return (1 + state.frames[:, 2] > KEPT) & (relief > KEPT * (relief + state.frames[:, 1] * state.unit))
 
 
-def _fixed(used: list[int], free: Sequence[int], focal: bool, may: Sequence[int]) -> Tensor:
+def fixed_of(used: list[int], free: Sequence[int], focal: bool, may: Sequence[int]) -> Tensor:
+    """What may not change, (n,); the arguments are those of `adjust`."""
     fixed = torch.ones(len(used), PER_FRAME, dtype=torch.bool)
     for frame in free:
         own = (SHIFT,) if any(k < POSE.stop for k in may) else (SCALE, SHIFT)
@@ -109,7 +136,8 @@ def _fixed(used: list[int], free: Sequence[int], focal: bool, may: Sequence[int]
     return torch.cat([fixed.flatten(), torch.tensor([not focal])])
 
 
-def _moved(state: State, step: Tensor) -> State:
+def moved(state: State, step: Tensor) -> State:
+    """By a step, (n,): ten parameters of each frame, then the logarithm of the focal length."""
     by_frame = step[:-1].view(-1, PER_FRAME)
     return replace(
         state, poses=cameras.exponential(by_frame[:, POSE]) @ state.poses, frames=state.frames + by_frame[:, 6:],
@@ -121,34 +149,28 @@ def _pairs_at_once(level: Level) -> int:
     return max(1, PIXELS_AT_ONCE // (level.size[0] * level.size[1]))
 
 
-def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Half of the cost's Hessian, (n, n), and slope, (n,), by the parameters of all frames and the focal length; and the cost."""
+def _normal_equations(level: Level, state: State, pairs: Tensor) -> Equations:
     count = len(state.poses) * PER_FRAME + 1
     hessian, slope = pairs.new_zeros(count, count, dtype=level.maps.dtype), pairs.new_zeros(count, dtype=level.maps.dtype)
     cost, places = 0.0, 0.0
     for part in pairs.split(_pairs_at_once(level)):
-        seen, picture, ratio, more = residuals.residuals(level, state, part)
+        seen, picture, ratio, both = residuals.residuals(level, state, part)
         grey, by_grey = residuals.picture_noise(state, part)
-        given, by_given = residuals.depth_noise(state, part, more[2], more[3], more[4][..., 2], more[8])
+        given, by_given = residuals.depth_noise(state, part, both)
         picture, ratio = picture / (PICTURE_NOISE * grey), ratio / (DEPTH_NOISE * given)
         size = picture.square() + ratio.square()  # together: what is hidden shows in the depth
         weight = seen / (1 + size)
-        at = _places(part, count)
+        at = places_of(part, count)
         picture_part = (picture, PICTURE_NOISE, grey, by_grey, residuals.by_picture)
         for residual, unit, noise, by_noise, derivative in (picture_part, (ratio, DEPTH_NOISE, given, by_given, residuals.by_depth)):
-            j = derivative(state, part, *more) / (unit * noise)[..., None]
-            for k, each in by_noise.items():  # else all would be made flat and grey, where there is less noise
-                j[..., k] -= residual * each / noise
+            j = in_noise(derivative(state, part, both), residual, unit, noise, by_noise)
             weighted = j * weight[..., None]
             hessian.index_put_((at[:, :, None], at[:, None, :]), weighted.mT @ j, accumulate=True)
             slope.index_put_((at,), (weighted.mT @ residual[..., None]).squeeze(-1), accumulate=True)
         cost += float((seen * torch.log1p(size)).sum())
         places += float(seen.sum())
-    # so that a state does not win by showing less
-    pixels = len(pairs) * level.size[0] * level.size[1]
-    known = max(places, 1.0) / pixels
-    weight = 1 / (pixels * max(known, 0.05))
-    hessian, slope, cost = hessian * weight, slope * weight, cost * weight + 2 * max(0.0, 0.5 - known)
+    weight, hidden = per_place(places, len(pairs) * level.size[0] * level.size[1])
+    hessian, slope, cost = hessian * weight, slope * weight, cost * weight + hidden
     prior = PRIOR_WEIGHT / len(state.poses)
     for k, deviation in PRIORS.items():
         every = torch.arange(len(state.poses), device=pairs.device) * PER_FRAME + k
@@ -157,10 +179,25 @@ def _normal_equations(level: Level, state: State, pairs: Tensor) -> tuple[Tensor
         slope[every] += prior * value / deviation**2
         cost += float(prior * (value / deviation).square().sum())
     hessian[-1, -1] += prior / FOCAL_PRIOR**2
-    return hessian, slope, cost
+    return Equations(hessian, slope, cost)
 
 
-def _places(pairs: Tensor, count: int) -> Tensor:
+def in_noise(j: Tensor, residual: Tensor, unit: float, noise: Tensor, by_noise: dict[int, Tensor]) -> Tensor:
+    """Derivatives (P, N, BOTH) of a residual that is counted in units of its noise."""
+    j = j / (unit * noise)[..., None]
+    for k, each in by_noise.items():  # else all would be made flat and grey, where there is less noise
+        j[..., k] -= residual * each / noise
+    return j
+
+
+def per_place(seen: float, pixels: int) -> tuple[float, float]:
+    """A weight that makes sums over what is seen a mean, and an addition, so that a state does not win by showing less."""
+    known = max(seen, 1.0) / pixels
+    return 1 / (pixels * max(known, 0.05)), 2 * max(0.0, 0.5 - known)
+
+
+def places_of(pairs: Tensor, count: int) -> Tensor:
+    """Where the parameters of pairs (P, 2) are among `count` of all: (P, BOTH)."""
     within = torch.arange(PER_FRAME, device=pairs.device)
     at = (pairs[:, :, None] * PER_FRAME + within).flatten(1)
     return torch.cat([at, at.new_full((len(at), 1), count - 1)], 1)
@@ -175,5 +212,5 @@ def start(count: int, focal: float, depths: Tensor, valid: Tensor, inverse: bool
 
 
 def set_frame(state: State, frame: int, pose: Tensor, values: Tensor) -> State:
-    part = _only(state, [frame])
-    return _with(state, [frame], replace(part, poses=pose[None], frames=values[None]))
+    part = of_frames(state, [frame])
+    return with_frames(state, [frame], replace(part, poses=pose[None], frames=values[None]))

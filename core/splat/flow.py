@@ -20,6 +20,7 @@ BESIDE = 0.5  # pixels: where Cauchy's weight is a half
 TURNING = 0.05  # from the point that all points move away from: nearer, their direction says little
 DIRECTIONS, REFINED = 300, 40
 SPREADS = (0.15, 0.04)  # of the directions that are tried around the best one
+ANOTHER = 0.8  # cosine of two directions that count as different ones
 STEPS = 6
 
 
@@ -63,24 +64,37 @@ def _best(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return pixels(best) + step, sure
 
 
-def heading(here: Tensor, there: Tensor, sure: Tensor, noise: float) -> tuple[Tensor, Tensor, float]:
-    """The direction (3,) in which P pairs of frames moved by their first camera, poses (P, 4, 4) from the first to the second, and a cost.
+def headings(here: Tensor, there: Tensor, sure: Tensor, noise: float, most: int) -> list[Tensor]:
+    """How P pairs of frames moved, poses (P, 4, 4) from the first to the second: the likeliest, and up to `most` of them.
 
-    here, there: (P, N, 2), in focal lengths from the middle; sure: (P, N); noise: of a place, in focal lengths. Poses are as long as
-    makes the median depth of each pair 1.
+    There is more than one since a flat scene looks alike under two motions (Longuet-Higgins 1986). All pairs are taken to go one way,
+    as their first camera sees it. here, there: (P, N, 2), in focal lengths from the middle; sure: (P, N); noise: of a place, in focal
+    lengths. Poses are as long as makes the median depth of each pair 1.
     """
-    directions = _sphere(DIRECTIONS).to(here)
-    _, cost, _ = _turns(here, there, sure, directions, noise)
+    sphere = _sphere(DIRECTIONS).to(here)
+    _, cost, _ = _turns(here, there, sure, sphere, noise)
+    found: list[Tensor] = []
+    for _ in range(most):
+        direction = sphere[cost.argmin()]
+        cost = cost.where(sphere @ direction < ANOTHER, torch.inf)
+        found.append(_move(here, there, sure, noise, _refined(here, there, sure, noise, direction)))
+    return found
+
+
+def _refined(here: Tensor, there: Tensor, sure: Tensor, noise: float, direction: Tensor) -> Tensor:
+    around = F.pad(_sphere(REFINED).to(here), (0, 0, 1, 0))
     for spread in SPREADS:
-        around = F.pad(_sphere(REFINED).to(here), (0, 0, 1, 0))
-        directions = F.normalize(directions[cost.argmin()] + spread * around, dim=-1)
-        _, cost, _ = _turns(here, there, sure, directions, noise)
-    direction = directions[cost.argmin()]
-    turns, cost, nearness = _turns(here, there, sure, direction[None], noise)
+        tried = F.normalize(direction + spread * around, dim=-1)
+        _, cost, _ = _turns(here, there, sure, tried, noise)
+        direction = tried[cost.argmin()]
+    return direction
+
+
+def _move(here: Tensor, there: Tensor, sure: Tensor, noise: float, direction: Tensor) -> Tensor:
+    turns, _, nearness = _turns(here, there, sure, direction[None], noise)
     certain = sure & (nearness[0] > 0)
     lengths = torch.stack([n[s].median() if s.any() else n.new_tensor(0.0) for n, s in zip(nearness[0], certain, strict=True)])
-    moves = cameras.rigid(turns[0], (turns[0] @ direction) * lengths[:, None])
-    return direction, moves, float(cost)
+    return cameras.rigid(turns[0], (turns[0] @ direction) * lengths[:, None])
 
 
 def _sphere(count: int) -> Tensor:

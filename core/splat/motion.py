@@ -1,8 +1,8 @@
 """Depth from a moving camera, for clips that come without any: a plane sweep between frames, and cameras found by turns with it.
 
 The first frames start from a camera that goes one way and turns as the points that are found again say (flow.py); they are swept
-and adjusted by turns. Every further frame is placed by the points of the one before it, whose depth is known, and swept in its turn
-(plane sweep: Collins 1996; cameras from small motion and unknown depth: Yu and Gallup 2014). Depth of any network is better.
+and adjusted by turns (patches.py). Every further frame is placed by the points of the one before it, whose depth is known, and swept
+in its turn (plane sweep: Collins 1996; cameras from small motion and unknown depth: Yu and Gallup 2014). Depth of a network is quicker.
 """
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,19 +16,23 @@ from .. import cameras
 from ..cameras import CameraPath
 from . import flow
 from .bundle import adjust, start
+from .patches import adjust_with_depth
 from .plane_sweep import pattern, sweep
 from .residuals import GAIN, OFFSET, POSE, State, pyramid
-from .tracking import between, together
+from .tracking import between
 
 FIRST, EVERY = 5, 3  # frames that are placed together at first, and of their points, one that counts
 STEP = 0.04  # of a camera that is known, in depths of the scene, about which is looked for it
 FIRST_RANGE = (0.05, 5.0)  # of nearness, where the scene's is 1
 TRAVEL = 2.0  # pixels by which points move from one key frame to the next
 APART = (1, 2, 4)  # key frames that are swept against each other
+AROUND, ASIDE = 2, 0.3  # key frames on either side of another frame that it is swept against, if they are so many of their strides away
 SURE = 0.1  # by how much the best plane has to be better than any that is not next to it
 LARGEST = 128  # side of the frames that are swept
 BEFORE, TOGETHER = 5, 3  # frames that a new one is placed with, and that are adjusted with it
-TURNS, TRIED = 3, 10  # how often sweeps and adjustments take turns, and steps of an adjustment
+GUESSES = 3  # at the motion of the first frames
+TURNS, TRIED = 3, 15  # how often sweeps and adjustments take turns, and steps of an adjustment
+FINEST = (-2, -1)  # sizes of the pictures that are adjusted one after the other
 MOVE = (*range(POSE.stop), GAIN, OFFSET)  # of a frame's parameters: its depth is swept, so it has no scale of its own
 Progress = Callable[[float], None]
 
@@ -61,8 +65,9 @@ def nearness(
         progress(0.2 + 0.4 * len(found.near) / len(keys))
     for turn in range(TURNS):
         if path is None:
-            found = replace(found, state=together(pyramid(some, found.near, found.valid)[-2:], found.state, may=MOVE))
-        found = _swept(of_keys, found.state, _range(found))
+            found, _ = _adjusted(some, of_keys, found)
+        else:
+            found = _swept(of_keys, found.state, _range(found))
         progress(0.6 + 0.2 * (turn + 1) / TURNS)
     near, valid = _between(patterns, keys, found, path, lambda share: progress(0.8 + 0.2 * share))
     both = F.interpolate(torch.stack([near, valid.to(near)], 1), (height, width), mode="nearest")
@@ -71,15 +76,16 @@ def nearness(
 
 
 def _keys(patterns: Tensor) -> list[int]:
-    """Frames between which points move by about TRAVEL pixels, the first and the last of the clip among them."""
-    coarse, keys, travel = F.avg_pool2d(patterns, 2), [0], 0.0
+    """Frames between which points move by about TRAVEL pixels, from the first on; by less where the whole way is short."""
+    coarse, way = F.avg_pool2d(patterns, 2), [0.0]
     for frame in range(1, len(patterns)):
         there, sure = flow.matches(coarse[frame - 1], coarse[frame])
         moved = 2 * (there - flow.pixels(there)).norm(dim=-1)[sure]
-        travel += float(moved.median()) if len(moved) else TRAVEL
-        if travel >= TRAVEL or frame == len(patterns) - 1:
+        way.append(way[-1] + (float(moved.median()) if len(moved) else TRAVEL))
+    step, keys = min(TRAVEL, way[-1] / FIRST), [0]
+    for frame in range(1, len(patterns)):
+        if way[frame] - way[keys[-1]] >= step:
             keys.append(frame)
-            travel = 0.0
     return keys
 
 
@@ -118,23 +124,34 @@ def _range(found: Swept) -> tuple[float, float]:
 
 
 def _first(small: Tensor, patterns: Tensor, focal: float) -> Swept:
-    """The first frames, with a camera that moves on in one direction; then swept and adjusted by turns."""
-    some, patterns = small[:FIRST], patterns[:FIRST]
-    count = len(some)
+    """The first frames, with a camera that moves on in one direction: of a few guesses, the one that makes them most alike."""
+    small, patterns = small[:FIRST], patterns[:FIRST]
+    count = len(small)
     matched = [_matched(patterns, focal, a, a + gap) for gap in (1, 2) for a in range(count - gap)]
     here, there, sure = (torch.stack(part)[:, ::EVERY] for part in zip(*matched, strict=True))
-    _, moves, _ = flow.heading(here, there, sure, flow.BESIDE / (focal * some.shape[2]))
-    poses = [torch.eye(4).to(some)]
-    for move in moves[: count - 1]:
-        poses.append(move @ poses[-1])
-    flat = torch.ones_like(some[..., 0])
-    state = replace(start(count, focal, flat, flat > 0, inverse=True), poses=torch.stack(poses))
-    found, pairs = _swept(patterns, state, FIRST_RANGE), between(range(count), (1, 2, 3))
-    for _ in range(TURNS):
-        for level in pyramid(some, found.near, found.valid)[-2:]:
-            state, _ = adjust(level, state, pairs, range(count), TRIED, may=MOVE)
-        found = _swept(patterns, state, FIRST_RANGE)
-    return found
+    flat = torch.ones_like(small[..., 0])
+    rest = start(count, focal, flat, flat > 0, inverse=True)
+    found = []
+    for moves in flow.headings(here, there, sure, flow.BESIDE / (focal * small.shape[2]), GUESSES):
+        poses = [rest.poses[0]]
+        for move in moves[: count - 1]:
+            poses.append(move @ poses[-1])
+        swept = _swept(patterns, replace(rest, poses=torch.stack(poses)), FIRST_RANGE)
+        found.append(_adjusted(small, patterns, swept))
+    best, _ = min(found, key=lambda each: each[1])
+    for _ in range(TURNS - 1):
+        best, _ = _adjusted(small, patterns, best)
+    return best
+
+
+def _adjusted(small: Tensor, patterns: Tensor, found: Swept) -> tuple[Swept, float]:
+    """Cameras and depth adjusted together, and swept again; and a cost."""
+    state, near, cost, pairs = found.state, found.near, 0.0, between(range(len(small)), APART)
+    for size in FINEST:
+        level = pyramid(small, near, found.valid)[size]
+        state, factor, cost = adjust_with_depth(level, state, pairs, TRIED)
+        near = near * F.interpolate(factor[:, None], near.shape[1:], mode="bilinear")[:, 0]
+    return _swept(patterns, state, _range(replace(found, near=near))), cost
 
 
 def _matched(patterns: Tensor, focal: float, a: int, b: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,16 +190,21 @@ def _moved(patterns: Tensor, focal: float, a: int, b: int, near: Tensor, valid: 
 
 
 def _between(patterns: Tensor, keys: list[int], found: Swept, path: CameraPath | None, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Of all frames, 1 / depth (F, h, w) and where it is valid: those between key frames are placed by them, and swept against them."""
+    """Of all frames, 1 / depth (F, h, w) and where it is valid: those after a key frame are placed by it, and swept against some around."""
     focal, span = float(found.state.focal), _range(found)
+    stride = cameras.inverse(found.state.poses)[:, :3, 3].diff(dim=0).norm(dim=1).median()
     near, valid = (each.new_zeros(len(patterns), *each.shape[1:]) for each in (found.near, found.valid))
     poses = found.state.poses.new_zeros(len(patterns), 4, 4)
     near[keys], valid[keys], poses[keys] = found.near, found.valid, found.state.poses
-    for place, (first, last) in enumerate(pairwise(keys)):
+    for place, (first, last) in enumerate(pairwise([*keys, len(patterns)])):
+        around = keys[max(0, place - AROUND + 1) : place + AROUND + 1]
         for frame in range(first + 1, last):
             moved = _moved(patterns, focal, first, frame, near[first], valid[first]) @ poses[first] if path is None else path.poses[frame]
             poses[frame] = moved
-            near[frame], sure = sweep(patterns, poses, focal, frame, keys[max(0, place - 1) : place + 3], span)
+            there = cameras.inverse(poses[[frame, *around]])[:, :3, 3]
+            apart = (there[1:] - there[0]).norm(dim=1)
+            others = [key for key, far in zip(around, apart, strict=True) if far > ASIDE * stride] or around
+            near[frame], sure = sweep(patterns, poses, focal, frame, others, span)
             valid[frame] = sure > SURE
-        progress(last / keys[-1])
+        progress(last / len(patterns))
     return near, valid

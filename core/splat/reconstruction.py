@@ -46,19 +46,20 @@ class Reconstruction:
 def reconstruct(
     pictures: Tensor, depths: Tensor, valid: Tensor, focal: float, focal_known: bool, inverse: bool, preset: Preset,
     look: Look = lambda stage, share, fit: None, check: Callable[[Tracked], None] = lambda tracked: None,
-    path: CameraPath | None = None, scene: Gaussians | None = None, hidden: Tensor | None = None,
+    path: CameraPath | None = None, scene: Gaussians | None = None, hidden: Tensor | None = None, from_motion: bool = False,
 ) -> Reconstruction:  # fmt: skip
     """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), right up to a scale and a shift for each frame, and where they are valid.
 
     inverse: depths are 1 / depth. focal: in widths of the picture. The first camera is the world; its depth gives the unit.
     path: the cameras, where they are known; the world and its unit are then theirs. scene: what there is already in that world.
-    hidden: (F, H, W), where pictures do not count.
+    hidden: (F, H, W), where pictures do not count. from_motion: whether depth was found in the same pictures.
     look: called with what is being done, how much of it is done, and what there is so far. check: with the cameras, and may raise.
     """
     if path is None:
         tracked = track(
-            pictures, depths, valid, focal, focal_known, inverse, lambda done, total: look("finding cameras", done / total, None)
-        )
+            pictures, depths, valid, focal, focal_known, inverse, lambda done, total: look("finding cameras", done / total, None),
+            from_motion,
+        )  # fmt: skip
     else:
         tracked = locate(pictures, depths, valid, path, inverse)
     check(tracked)

@@ -1,5 +1,6 @@
 """What two frames of a clip say of their cameras: residuals of picture and depth at each pixel, with derivatives (see bundle.py)."""
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,23 @@ def pyramid(pictures: Tensor, depths: Tensor, valid: Tensor, smallest: int = 12)
         grey, depth, mask = (F.avg_pool2d(t, 2) for t in (grey, depth, mask))
 
 
-def residuals(level: Level, state: State, pairs: Tensor):
+class Seen(NamedTuple):
+    """What P pairs of frames show at N pixels. here, there: (P, 5, N), maps of the first frame, and of the second where it sees the same;
+    rays: (N, 3), of the first frame; points, moved: (P, N, 3), in the frames of both cameras; depth, other: (P, N), of the moved points,
+    and what the second frame gives for it; turn: (P, 3, 3), between the cameras; focal: (), in pixels."""
+
+    here: Tensor
+    there: Tensor
+    rays: Tensor
+    points: Tensor
+    moved: Tensor
+    depth: Tensor
+    other: Tensor
+    turn: Tensor
+    focal: Tensor
+
+
+def residuals(level: Level, state: State, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor, Seen]:
     """Of P pairs at N pixels: whether seen (P, N), both residuals (P, N), and what their derivatives need."""
     i, j = pairs.unbind(1)
     height, width = level.size
@@ -91,7 +108,7 @@ def residuals(level: Level, state: State, pairs: Tensor):
     gain, offset = state.frames[:, 2], state.frames[:, 3]
     picture = ((1 + gain[j])[:, None] * there[:, 0] + offset[j][:, None]) - ((1 + gain[i])[:, None] * here[:, 0] + offset[i][:, None])
     other = torch.where(seen, other, 1)
-    return seen, picture, torch.log(safe / other), (focal, rays, here, there, points, moved, safe, turn, other)
+    return seen, picture, torch.log(safe / other), Seen(here, there, rays, points, moved, safe, other, turn, focal)
 
 
 def picture_noise(state: State, pairs: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
@@ -101,12 +118,10 @@ def picture_noise(state: State, pairs: Tensor) -> tuple[Tensor, dict[int, Tensor
     return level, {GAIN: half, PER_FRAME + GAIN: half}
 
 
-def depth_noise(
-    state: State, pairs: Tensor, here: Tensor, there: Tensor, depth: Tensor, other: Tensor
-) -> tuple[Tensor, dict[int, Tensor]]:
+def depth_noise(state: State, pairs: Tensor, both: Seen) -> tuple[Tensor, dict[int, Tensor]]:
     """That of the residual over that of a given depth, (P, N), and its derivatives: a shift adds none to what was given."""
     parts, derivatives = [], {}
-    for side, (given, z) in enumerate(((here[:, 3], depth), (there[:, 3], other))):
+    for side, (given, z) in enumerate(((both.here[:, 3], both.points[..., 2]), (both.there[:, 3], both.other))):
         value = (1 / z if state.inverse else z).clamp(min=1e-6)
         part = (state.frames[pairs[:, side], 0].exp()[:, None] * given / value).clamp(1 / SHARPEST, SHARPEST)
         loose = (part > 1 / SHARPEST) & (part < SHARPEST)
@@ -117,27 +132,26 @@ def depth_noise(
     return noise, {k: each / noise for k, each in derivatives.items()}
 
 
-def by_picture(state: State, pairs: Tensor, focal, rays, here, there, points, moved, depth, turn, other) -> Tensor:
+def by_picture(state: State, pairs: Tensor, both: Seen) -> Tensor:
     """Derivatives of the picture's residual: (P, N, BOTH)."""
-    i, j = pairs.unbind(1)
-    gain = 1 + state.frames[:, 2]
-    dx, dy = gain[j][:, None] * there[:, 1] * focal, gain[j][:, None] * there[:, 2] * focal
-    x, y = moved[..., 0] / depth, moved[..., 1] / depth
-    by_moved = torch.stack([dx, dy, -(dx * x + dy * y)], -1) / depth[..., None]
+    gain = (1 + state.frames[pairs[:, 1], 2])[:, None]
+    dx, dy = gain * both.there[:, 1] * both.focal, gain * both.there[:, 2] * both.focal
+    x, y = both.moved[..., 0] / both.depth, both.moved[..., 1] / both.depth
+    by_moved = torch.stack([dx, dy, -(dx * x + dy * y)], -1) / both.depth[..., None]
     direct = dx * x + dy * y  # by the logarithm of the focal length, at the second camera
-    return _chain(state, i, by_moved, direct, rays, here, points, moved, turn, {
-        GAIN: -here[:, 0], OFFSET: -torch.ones_like(depth), PER_FRAME + GAIN: there[:, 0], PER_FRAME + OFFSET: torch.ones_like(depth),
+    one = torch.ones_like(x)
+    return _chain(state, pairs, both, by_moved, direct, {
+        GAIN: -both.here[:, 0], OFFSET: -one, PER_FRAME + GAIN: both.there[:, 0], PER_FRAME + OFFSET: one,
     })  # fmt: skip
 
 
-def by_depth(state: State, pairs: Tensor, focal, rays, here, there, points, moved, depth, turn, other) -> Tensor:
+def by_depth(state: State, pairs: Tensor, both: Seen) -> Tensor:
     """Derivatives of the depth's residual: (P, N, BOTH)."""
-    i, j = pairs.unbind(1)
-    zero = torch.zeros_like(depth)
-    by_moved = torch.stack([zero, zero, 1 / depth], -1)
-    by_scale, by_shift = _depth_slopes(state, j, there[:, 3], other)
-    return _chain(state, i, by_moved, zero, rays, here, points, moved, turn, {
-        PER_FRAME + SCALE: -by_scale / other, PER_FRAME + SHIFT: -by_shift / other,
+    zero = torch.zeros_like(both.depth)
+    by_moved = torch.stack([zero, zero, 1 / both.depth], -1)
+    by_scale, by_shift = _depth_slopes(state, pairs[:, 1], both.there[:, 3], both.other)
+    return _chain(state, pairs, both, by_moved, zero, {
+        PER_FRAME + SCALE: -by_scale / both.other, PER_FRAME + SHIFT: -by_shift / both.other,
     })  # fmt: skip
 
 
@@ -147,16 +161,16 @@ def _depth_slopes(state: State, frames: Tensor, given: Tensor, depth: Tensor) ->
     return outer * state.frames[frames, 0].exp()[:, None] * given, outer * state.unit
 
 
-def _chain(state: State, i: Tensor, by_moved, direct, rays, here, points, moved, turn, others: dict[int, Tensor]) -> Tensor:
+def _chain(state: State, pairs: Tensor, both: Seen, by_moved: Tensor, direct: Tensor, others: dict[int, Tensor]) -> Tensor:
     """From derivatives by the moved point, (P, N, 3), to those by all parameters of two frames and the focal length."""
-    by_point = by_moved @ turn
-    by_depth = (by_point * rays).sum(-1)
-    by_scale, by_shift = _depth_slopes(state, i, here[:, 3], points[..., 2])
+    by_point = by_moved @ both.turn
+    by_depth = (by_point * both.rays).sum(-1)
+    by_scale, by_shift = _depth_slopes(state, pairs[:, 0], both.here[:, 3], both.points[..., 2])
     whole = by_moved.new_zeros(*by_moved.shape[:2], BOTH)
-    whole[..., 0:3], whole[..., 3:6] = -by_point, -torch.linalg.cross(points, by_point)
+    whole[..., 0:3], whole[..., 3:6] = -by_point, -torch.linalg.cross(both.points, by_point)
     whole[..., SCALE], whole[..., SHIFT] = by_depth * by_scale, by_depth * by_shift
-    whole[..., PER_FRAME : PER_FRAME + 3], whole[..., PER_FRAME + 3 : PER_FRAME + 6] = by_moved, torch.linalg.cross(moved, by_moved)
-    whole[..., -1] = direct - (by_point[..., :2] * points[..., :2]).sum(-1)
+    whole[..., PER_FRAME : PER_FRAME + 3], whole[..., PER_FRAME + 3 : PER_FRAME + 6] = by_moved, torch.linalg.cross(both.moved, by_moved)
+    whole[..., -1] = direct - (by_point[..., :2] * both.points[..., :2]).sum(-1)
     for k, value in others.items():
         whole[..., k] = value
     return whole

@@ -1,20 +1,23 @@
 """From a clip with monocular depth to the camera of every frame: one frame after the other, then all together (see bundle.py)."""
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import cameras
 from ..cameras import CameraPath
-from .bundle import adjust, agreement, set_frame, start
+from .bundle import adjust, agreement, of_frames, set_frame, start, with_frames
+from .patches import adjust_with_depth
 from .residuals import PER_FRAME, POSE, Level, State, pyramid
 
 STEPS, LOCAL_STEPS, GLOBAL_STEPS = 10, 3, 10
 BACK = (1, 2, 4)  # frames before it that a new one is compared with
 WINDOW = 5  # frames that are adjusted again with every new one
 MOST_KEYFRAMES = 60  # that are adjusted together at the end; the frames of a longer clip then follow them
+FINE = 2**15  # pixels of a frame at most where depth is adjusted with cameras
 APART = (1, 2, 4, 8, 16, 32)  # of keyframes that are compared at the end
 DISTANCES = torch.logspace(0, 3, 13)  # of a scene, in steps of its camera, that are tried where cameras are given
 LIGHT = range(POSE.stop, PER_FRAME)  # what is left where cameras are known: scales of depth, exposures
@@ -45,12 +48,13 @@ class Tracked:
 
 def track(
     pictures: Tensor, depths: Tensor, valid: Tensor, focal: float, focal_known: bool = True, inverse: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda done, total: None, from_motion: bool = False,
 ) -> Tracked:  # fmt: skip
     """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), each frame's right up to a scale and a shift, and where they are valid.
 
     inverse: depths are 1 / depth, so that near is large. focal: in widths of the picture; a guess within a third of the truth
-    where it is not known. The first camera is the world.
+    where it is not known. The first camera is the world. from_motion: whether depth was found in the same pictures, so that it is as wrong
+    as the cameras were, and is adjusted with them.
     """
     levels = pyramid(pictures, depths, valid)
     count, iterations = len(pictures), 0
@@ -64,7 +68,7 @@ def track(
             state, _ = adjust(levels[-2 if len(levels) > 1 else 0], state, near, [0, *window], LOCAL_STEPS)
         iterations += STEPS * len(levels) + LOCAL_STEPS
         progress(frame, count)
-    state = together(levels, state, focal=not focal_known)
+    levels, state = _together(levels, state, not focal_known, from_motion)
     return _judged(levels, state, iterations + GLOBAL_STEPS * len(levels))
 
 
@@ -93,13 +97,15 @@ def _judged(levels: list[Level], state: State, iterations: int) -> Tracked:
     return Tracked(state, levels, agreement(levels[-1], state, between(range(len(state.poses)), (1, 2))), iterations)
 
 
-def together(levels: list[Level], state: State, focal: bool = False, may: Sequence[int] = range(PER_FRAME)) -> State:
+def _together(levels: list[Level], state: State, focal: bool, from_motion: bool) -> tuple[list[Level], State]:
     """All frames at once; of a long clip the keyframes at once, then those between each two of them."""
     count, before = len(state.poses), state.poses
     keys = torch.linspace(0, count - 1, min(count, MOST_KEYFRAMES)).round().int().tolist()
-    pairs = [(keys[a], keys[b]) for a, b in between(range(len(keys)), APART)]
+    apart = between(range(len(keys)), APART)
     for level in levels:
-        state, _ = adjust(level, state, pairs, keys, GLOBAL_STEPS, focal, may)
+        state, _ = adjust(level, state, [(keys[a], keys[b]) for a, b in apart], keys, GLOBAL_STEPS, focal)
+    if from_motion:
+        levels, state = _with_depth(levels, state, keys, apart, focal)
     for first, last in pairwise(keys):
         inner = range(first + 1, last)
         if inner:
@@ -107,8 +113,22 @@ def together(levels: list[Level], state: State, focal: bool = False, may: Sequen
             poses[inner] = before[inner] @ cameras.inverse(before[first]) @ poses[first]
             state = replace(state, poses=poses)
             for level in levels[-2:]:
-                state, _ = adjust(level, state, between(range(first, last + 1), (1, 2)), inner, GLOBAL_STEPS, may=may)
-    return state
+                state, _ = adjust(level, state, between(range(first, last + 1), (1, 2)), inner, GLOBAL_STEPS)
+    return levels, state
+
+
+def _with_depth(
+    levels: list[Level], state: State, keys: list[int], pairs: list[tuple[int, int]], focal: bool
+) -> tuple[list[Level], State]:
+    """Keyframes once more, with their depth. pairs: of places in `keys`."""
+    fine = [level for level in levels if level.size[0] * level.size[1] <= FINE][-1:] or levels[:1]
+    part, factors, _ = adjust_with_depth(Level(fine[0].maps[keys]), of_frames(state, keys), pairs, GLOBAL_STEPS, focal)
+    changed = []
+    for level in levels:
+        maps = level.maps.clone()
+        maps[keys, 3] *= F.interpolate(factors[:, None], level.size, mode="bilinear")[:, 0]
+        changed.append(Level(maps))
+    return changed, with_frames(state, keys, part)
 
 
 def between(frames: range, apart: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -40,11 +40,25 @@ def test_the_way_and_the_turns_of_a_camera_are_found_whatever_the_depth(directio
         pose[:3, 3] = pose[:3, :3] @ (0.15 * F.normalize(torch.tensor(direction), dim=0))
     there = torch.stack([wrong(moved(here, depth, pose)) for pose in poses])
     sure = torch.ones(there.shape[:2], dtype=torch.bool)
-    found, moves, _ = flow.heading(here.expand_as(there), there, sure, NOISE)
-    assert degrees(found, torch.tensor(direction)) < 2
+    moves = flow.headings(here.expand_as(there), there, sure, NOISE, 1)[0]
+    assert degrees(moves[0, :3, :3].mT @ moves[0, :3, 3], torch.tensor(direction)) < 2
     for move, pose in zip(moves, poses, strict=True):
         assert cameras.logarithm(move @ cameras.inverse(pose))[3:].norm() < 0.005
         assert float(move[:3, 3].norm() / 0.15 * depth.median()) == pytest.approx(1, abs=0.15)  # the unit: the median depth
+
+
+def test_both_motions_that_a_flat_scene_allows_are_found():
+    """Of a plane n.x = 1 seen by R (x + t), the other is that by R' (x + n / |n| |t|) of the plane along t (Longuet-Higgins 1986)."""
+    here, _ = seen()
+    normal, way = torch.tensor([0.3, -0.2, 1.0]), torch.tensor([0.15, 0.1, 0.0])
+    depth = 1 / (F.pad(here, (0, 1), value=1) @ normal)
+    pose = cameras.exponential(torch.tensor([0.0, 0.0, 0.0, 0.02, 0.03, 0.01]))
+    pose[:3, 3] = pose[:3, :3] @ way
+    there = moved(here, depth, pose)[None]
+    found = flow.headings(here[None], there, torch.ones(there.shape[:2], dtype=torch.bool), NOISE, 3)
+    ways = [F.normalize(move[0, :3, :3].mT @ move[0, :3, 3], dim=0) for move in found]
+    for wanted in (way, normal):
+        assert min(degrees(each, sign * wanted) for each in ways for sign in (1, -1)) < 5
 
 
 def test_a_frame_is_placed_by_points_of_known_depth():

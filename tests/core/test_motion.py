@@ -49,7 +49,7 @@ def test_cameras_are_found_without_any_depth(clip):
     near, valid = nearness(clip.frames, focal, progress=shares.append)
     assert near.shape == valid.shape == clip.depth.shape and valid.float().mean() > 0.7
     assert error(near, valid, clip) < 0.15
-    tracked = track(clip.frames, near, valid, focal, inverse=True)
+    tracked = track(clip.frames, near, valid, focal, inverse=True, from_motion=True)
     assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.02 and tracked.lost == []
     assert shares == sorted(shares) and shares[-1] == 1
 

@@ -49,7 +49,7 @@ def test_the_slope_is_that_of_the_cost(monkeypatch, clip, inverse):
         for k in part:
             step = torch.zeros(51).double()
             step[k] = 1e-6
-            ends = [bundle._normal_equations(level, bundle._moved(state, sign * step), pairs)[2] for sign in (1, -1)]
+            ends = [bundle._normal_equations(level, bundle.moved(state, sign * step), pairs)[2] for sign in (1, -1)]
             wanted.append((ends[0] - ends[1]) / 4e-6)
         assert torch.cosine_similarity(slope[list(part)], torch.tensor(wanted), dim=0) > 0.9, part
 

@@ -33,6 +33,10 @@ class _Patches(NamedTuple):
     stiffness: Tensor
     slope: Tensor
 
+    def step(self, others: Tensor) -> Tensor:
+        """Theirs, (n,), with that of all other parameters, (C,)."""
+        return -(self.slope + self.coupling @ others) / self.stiffness
+
 
 def adjust_with_depth(
     level: Level, state: State, pairs: Sequence[tuple[int, int]], iterations: int, focal: bool = False
@@ -64,8 +68,8 @@ def _changed(level: Level, change: Tensor, patch: Tensor) -> Level:
 
 
 def _moved(at: _Place, step: Tensor, found: Equations) -> _Place:
-    change = torch.stack([(-(own.slope + own.coupling @ step) / own.stiffness).clamp(-FARTHEST, FARTHEST) for own in found.more])
-    return _Place(moved(at.state, step), at.change + change)
+    change = torch.stack([own.step(step) for own in found.more])
+    return _Place(moved(at.state, step), at.change + change.clamp(-FARTHEST, FARTHEST))
 
 
 def _equations(level: Level, state: State, by_frame: Sequence[Tensor], patch: Tensor) -> Equations:
@@ -84,13 +88,18 @@ def _equations(level: Level, state: State, by_frame: Sequence[Tensor], patch: Te
         hessian.index_put_((at[:, :, None], at[:, None, :]), weighted.mT @ j, accumulate=True)
         slope.index_put_((at,), (weighted.mT @ picture[..., None]).squeeze(-1), accumulate=True)
         own = _patches(weighted, along, picture, weight, at, patch, count)
-        hessian -= own.coupling.mT @ (own.coupling / own.stiffness[:, None])
-        slope -= own.coupling.mT @ (own.slope / own.stiffness)
+        hessian, slope = eliminated(hessian, slope, own)
         patches.append(own)
         cost += float((seen * torch.log1p(size)).sum())
         seen_places += float(seen.sum())
     scale, hidden = per_place(seen_places, sum(map(len, by_frame)) * len(patch))
     return Equations(hessian, slope, cost * scale + hidden, patches)
+
+
+def eliminated(hessian: Tensor, slope: Tensor, own: _Patches) -> tuple[Tensor, Tensor]:
+    """The equations of the others, (C, C) and (C,), when patches always follow them."""
+    shares = own.coupling / own.stiffness[:, None]
+    return hessian - own.coupling.mT @ shares, slope - shares.mT @ own.slope
 
 
 def _patches(weighted: Tensor, along: Tensor, picture: Tensor, weight: Tensor, at: Tensor, patch: Tensor, count: int) -> _Patches:

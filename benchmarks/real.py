@@ -27,7 +27,7 @@ def pictures_of(files: list[Path], width: int) -> torch.Tensor:
     """(F, H, W, 3)."""
     pictures = [Image.open(file).convert("RGB") for file in files]
     height = round(width * pictures[0].height / pictures[0].width)
-    small = [picture.resize((width, height), Image.Resampling.LANCZOS) for picture in pictures]
+    small = [np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS)) for picture in pictures]
     return torch.from_numpy(np.stack(small)).float() / 255
 
 

@@ -27,15 +27,16 @@ class _Place(NamedTuple):
 
 
 class _Patches(NamedTuple):
-    """Of one frame's patches: the Hessian between them and all other parameters, (n, C), that of their own, and slopes, (n,)."""
+    """Of n patches of a frame: Hessian between them and other parameters, (n, c), which those are, (c,); their own, (n,), and slopes."""
 
     coupling: Tensor
+    others: Tensor
     stiffness: Tensor
     slope: Tensor
 
-    def step(self, others: Tensor) -> Tensor:
-        """Theirs, (n,), with that of all other parameters, (C,)."""
-        return -(self.slope + self.coupling @ others) / self.stiffness
+    def step(self, step: Tensor) -> Tensor:
+        """Theirs, (n,), with that of all other parameters."""
+        return -(self.slope + self.coupling @ step[self.others]) / self.stiffness
 
 
 def adjust_with_depth(
@@ -87,8 +88,8 @@ def _equations(level: Level, state: State, by_frame: Sequence[Tensor], patch: Te
         at, weighted = places_of(pairs, count), j * weight[..., None]
         hessian.index_put_((at[:, :, None], at[:, None, :]), weighted.mT @ j, accumulate=True)
         slope.index_put_((at,), (weighted.mT @ picture[..., None]).squeeze(-1), accumulate=True)
-        own = _patches(weighted, along, picture, weight, at, patch, count)
-        hessian, slope = eliminated(hessian, slope, own)
+        own = _patches(weighted, along, picture, weight, at, patch)
+        eliminate(hessian, slope, own)
         patches.append(own)
         cost += float((seen * torch.log1p(size)).sum())
         seen_places += float(seen.sum())
@@ -96,17 +97,19 @@ def _equations(level: Level, state: State, by_frame: Sequence[Tensor], patch: Te
     return Equations(hessian, slope, cost * scale + hidden, patches)
 
 
-def eliminated(hessian: Tensor, slope: Tensor, own: _Patches) -> tuple[Tensor, Tensor]:
-    """The equations of the others, (C, C) and (C,), when patches always follow them."""
+def eliminate(hessian: Tensor, slope: Tensor, own: _Patches) -> None:
+    """Changes equations of other parameters, (C, C) and (C,), so that patches always follow them."""
     shares = own.coupling / own.stiffness[:, None]
-    return hessian - own.coupling.mT @ shares, slope - shares.mT @ own.slope
+    hessian[own.others[:, None], own.others] -= own.coupling.mT @ shares
+    slope[own.others] -= shares.mT @ own.slope
 
 
-def _patches(weighted: Tensor, along: Tensor, picture: Tensor, weight: Tensor, at: Tensor, patch: Tensor, count: int) -> _Patches:
+def _patches(weighted: Tensor, along: Tensor, picture: Tensor, weight: Tensor, at: Tensor, patch: Tensor) -> _Patches:
     many = int(patch[-1]) + 1
     by_pixel = torch.stack([weight * along.square() + HELD, weight * along * picture]).sum(1)
     stiffness, slope = by_pixel.new_zeros(2, many).index_add_(1, patch, by_pixel)
-    coupling = weighted.new_zeros(many, count)
-    for places, values in zip(at, weighted * along[..., None], strict=True):
+    others, where = at.unique(return_inverse=True)
+    coupling = weighted.new_zeros(many, len(others))
+    for places, values in zip(where, weighted * along[..., None], strict=True):
         coupling.index_add_(1, places, values.new_zeros(many, len(places)).index_add_(0, patch, values))
-    return _Patches(coupling, stiffness, slope)
+    return _Patches(coupling, others, stiffness, slope)

@@ -56,8 +56,13 @@ def test_eliminating_patches_gives_the_solution_of_all_equations():
     root = torch.randn(30, 12, generator=draw, dtype=torch.float64)
     whole, slope = root.mT @ root, torch.randn(12, generator=draw, dtype=torch.float64)
     whole[8:, 8:] = whole[8:, 8:].diag().diag()  # four patches, which do not touch each other
-    own = patches._Patches(whole[8:, :8], whole[8:, 8:].diag(), slope[8:])
-    left, lower = patches.eliminated(whole[:8, :8], slope[:8], own)
+    some = torch.tensor([1, 2, 3, 5, 7])  # of eight others, those that patches touch
+    for other in {*range(8)} - {*some.tolist()}:
+        whole[8:, other] = whole[other, 8:] = 0
+    whole += 30 * torch.eye(12, dtype=torch.float64)
+    own = patches._Patches(whole[8:, some], some, whole[8:, 8:].diag(), slope[8:])
+    left, lower = whole[:8, :8].clone(), slope[:8].clone()
+    patches.eliminate(left, lower, own)
     step = -torch.linalg.solve(left, lower)
     both = torch.cat([step, own.step(step)])
     torch.testing.assert_close(both, -torch.linalg.solve(whole, slope))

@@ -2,6 +2,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    camera_of_path,
     camera_paths,
     freecontrol,
     freecontrol_basis,
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     *splat_cameras.NODES,
     *splat_render.NODES,
     *camera_paths.NODES,
+    *camera_of_path.NODES,
     *splat_clip.NODES,
 ]
 

@@ -66,9 +66,16 @@ orbit = node("CameraOrbit", splat=splat(), frames=3, width=WIDTH, height_px=HEIG
 save = node("SaveCameraPath", cameras=path(), name="cameras")
 load = node("LoadCameraPath")
 preview = node("PreviewCameraPath", cameras=path())
+one = node("CameraOfPath", cameras=path(), frame=0, distance=4.0)
 judge = node("EvaluateTrajectory", cameras=path(), reference=path())
 
 CASES: dict[str, tuple[Act, str]] = {
+    # Camera Of Path
+    "no path": (one(cameras=None), "cameras has to be a camera path.*what came is nothing"),
+    "a camera after the last": (one(frame=3), "frame is 3: choose -3 to 2"),
+    "a camera before the first": (one(frame=-4), "frame is -4: choose -3 to 2"),
+    "half a camera": (one(frame=0.5), "frame is 0.5: choose a whole number"),
+    "a target behind": (one(distance=-1.0), "distance is -1.0: choose 0.001"),
     # Draw Clip
     "unknown kind of clip": (clip(kind="spiral"), "kind is 'spiral': choose one of forward"),
     "a list of kinds": (clip(kind=["orbit"]), "kind is \\['orbit'\\]"),

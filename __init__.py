@@ -1,4 +1,5 @@
 """ComfyUI entry point. Guarded, because pytest imports this file outside of the package."""
+
 if __package__:
     from .nodes import comfy_entrypoint
 

@@ -1,4 +1,5 @@
 """python run.py demo | test | serve | bench NAME | train | lint: sets up what is missing, then does it."""
+
 import sys
 
 

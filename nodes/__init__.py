@@ -1,33 +1,10 @@
-"""Every node of the pack, for the host."""
+"""Every node of the pack, for the host. A folder for each system; each ends in NODES."""
+
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    camera_of_path,
-    camera_paths,
-    freecontrol,
-    freecontrol_basis,
-    freecontrol_from_image,
-    freecontrol_views,
-    playground,
-    splat_cameras,
-    splat_clip,
-    splat_reconstruct,
-    splat_render,
-)
+from . import cameras, freecontrol, playground, splats, tracking
 
-NODES: list[type[io.ComfyNode]] = [
-    *playground.NODES,
-    *freecontrol_from_image.NODES,
-    *freecontrol_basis.NODES,
-    *freecontrol.NODES,
-    *freecontrol_views.NODES,
-    *splat_reconstruct.NODES,
-    *splat_cameras.NODES,
-    *splat_render.NODES,
-    *camera_paths.NODES,
-    *camera_of_path.NODES,
-    *splat_clip.NODES,
-]
+NODES: list[type[io.ComfyNode]] = [*playground.NODES, *freecontrol.NODES, *splats.NODES, *tracking.NODES, *cameras.NODES]
 
 
 class FreeSteerExtension(ComfyExtension):

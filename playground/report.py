@@ -1,4 +1,5 @@
 """What the training left to look at: the loss curves and a sheet of samples. `python tools/inside.py playground.report`."""
+
 import argparse
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from . import models
+from .image import models
 from .train import RUNS
 
 PROMPTS = (
@@ -73,8 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
-    curves(options.runs).save(models.WEIGHTS / "training.png")
-    sheet(samples()).save(models.WEIGHTS / "samples.jpg", quality=88)
+    curves(options.runs).save(models.WEIGHTS.with_name("training.png"))
+    sheet(samples()).save(models.WEIGHTS.with_name("samples.jpg"), quality=88)
 
 
 if __name__ == "__main__":

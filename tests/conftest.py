@@ -1,4 +1,5 @@
 """Loads the pack under a legal name, with the real host when there is one: then relative and `freesteer.` imports work."""
+
 import importlib.util
 import signal
 import sys

@@ -1,4 +1,5 @@
 """The commands of run.py."""
+
 import argparse
 import contextlib
 import signal
@@ -120,10 +121,10 @@ def serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def bench(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    names = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text(encoding="utf-8"))
-    if options.name not in names:
-        raise Failure(f"There is no benchmark {options.name}: choose from {', '.join(names) or 'none yet'}.")
-    return run_module(f"benchmarks.{options.name}", rest)
+    files = {file.stem: file for file in (ROOT / "benchmarks").rglob("*.py") if "__main__" in file.read_text(encoding="utf-8")}
+    if options.name not in files:
+        raise Failure(f"There is no benchmark {options.name}: choose from {', '.join(sorted(files))}.")
+    return run_module(".".join(files[options.name].relative_to(ROOT).with_suffix("").parts), rest)
 
 
 def train(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -142,5 +143,6 @@ def lint(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if not alias.exists():
         link_folder(alias, ROOT)
     python = str(place.python)
-    codes = [run([python, "-m", *command], place) for command in (["ruff", "check"], ["pyright", "--pythonpath", python])]
+    commands = (["ruff", "check"], ["ruff", "format", "--check", "--quiet"], ["pyright", "--pythonpath", python])
+    codes = [run([python, "-m", *command], place) for command in commands]
     return max(codes)

@@ -1,4 +1,5 @@
 """python -m tools.demo URL WORKFLOW FOLDER: queues a workflow on a running server and puts its pictures on one sheet."""
+
 import asyncio
 import io
 import json

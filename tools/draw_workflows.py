@@ -3,6 +3,7 @@
 `python tools/inside.py tools.draw_workflows [NAME ...]`. The nodes are laid out in columns from left to right, the workflow is
 saved as the frontend saves it, run, and photographed with its pictures.
 """
+
 import io
 import json
 import sys

@@ -1,4 +1,5 @@
 """python tools/inside.py benchmarks.NAME [arguments]: runs one module of the pack as a script, with the host importable."""
+
 import runpy
 import sys
 

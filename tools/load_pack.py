@@ -1,4 +1,5 @@
 """Loads the pack as the host does, but under the legal name `freesteer`, whatever its folder is called."""
+
 import importlib.util
 import os
 import sys

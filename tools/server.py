@@ -1,4 +1,5 @@
 """The real ComfyUI server on a loopback port, started and stopped with a `with`, and spoken to as its users do."""
+
 import contextlib
 import json
 import os

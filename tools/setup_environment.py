@@ -1,4 +1,5 @@
 """The Python environment that the host runs in: made once, marked as whole by a stamp that is written last."""
+
 import contextlib
 import hashlib
 import os

@@ -1,4 +1,5 @@
 """The real ComfyUI for development: fetched from a pinned archive, checked, unpacked, and the pack linked into it."""
+
 import hashlib
 import os
 import shutil

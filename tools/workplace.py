@@ -1,4 +1,5 @@
 """Where the pack is run: a ComfyUI and the Python it runs in, both set up here or both the user's own."""
+
 import os
 import platform
 import shutil

@@ -2,6 +2,7 @@
 
 Chinese texts are written by hand in locales/zh; what is missing there is named. The words above the tables stay as they are.
 """
+
 import importlib
 import json
 from typing import Any

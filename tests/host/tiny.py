@@ -3,6 +3,7 @@
 Each has the real topology with few channels, the real width of its text, and the host's BaseModel, latent format and model
 type, so `comfy.sample.sample` runs on it end to end.
 """
+
 import functools
 import json
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.ops import mixed_precision_ops
 from comfy.patcher_extension import WrappersMP
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
-from freesteer.host import gradients, taps
+from freesteer.host.gradients import passes
+from freesteer.host.models import taps
 from torch import Tensor
 
 Conditioning = list[list[Any]]
@@ -161,9 +163,7 @@ class Tiny:
 
 
 @functools.lru_cache(maxsize=64)
-def build(
-    family: str, inference: bool = False, dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, rows: int = 1
-) -> Tiny:
+def build(family: str, inference: bool = False, dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, rows: int = 1) -> Tiny:
     """A tiny model. inference: its weights are inference tensors, as the host's loader leaves them."""
     return from_recipe(RECIPES[family], inference, dtype, cast, rows)
 
@@ -229,11 +229,11 @@ def on_each_call(model: ModelPatcher, body: Callable[[Call], Tensor]) -> ModelPa
     model = model.clone()
 
     def wrapper(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-        t, concat, text, kwargs = gradients.normal((t, c_concat, c_crossattn, kwargs))
+        t, concat, text, kwargs = passes.normal((t, c_concat, c_crossattn, kwargs))
         rows = taps.branch_rows(transformer_options, len(x), taps.CONDITIONAL)
 
         def run(x: Tensor, control: Any = control) -> Tensor:
-            return executor(x, t, concat, text, gradients.normal(control), transformer_options, **kwargs)
+            return executor(x, t, concat, text, passes.normal(control), transformer_options, **kwargs)
 
         return body(Call(executor.class_obj, x, t, rows, run))
 

@@ -2,6 +2,7 @@
 # The host leaves the types of inputs and outputs open.
 # pyright: reportArgumentType=false, reportAssignmentType=false
 """What the nodes are tested with: a tiny random model and what FreeControl makes of it, a small scene of splats and cameras."""
+
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ import torch
 from comfy import sd1_clip
 from comfy.model_patcher import ModelPatcher
 from comfy_api import latest
-from freesteer.core.cameras import CameraPath
+from freesteer.core.geometry.cameras import CameraPath
 from freesteer.nodes import NODES
-from freesteer.playground import models, text
+from freesteer.playground.image import models, text
 from torch import Tensor
 
 

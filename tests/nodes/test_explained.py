@@ -1,4 +1,5 @@
 """Every node tells what it does: tooltips, help pages and both languages, all in step with the schemas."""
+
 import json
 from typing import Any
 

@@ -6,10 +6,10 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from freesteer.core.cameras import inverse
-from freesteer.playground import clips
-from freesteer.playground.furniture import SCENES
-from freesteer.playground.ray_caster import Box, Plane, Scene, Sphere, Surface
+from freesteer.core.geometry.cameras import inverse
+from freesteer.playground.rooms import clips
+from freesteer.playground.rooms.furniture import SCENES
+from freesteer.playground.rooms.ray_caster import Box, Plane, Scene, Sphere, Surface
 from torch import Tensor
 
 

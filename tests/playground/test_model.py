@@ -1,11 +1,14 @@
 """The trained playground, in the real host: everything stock works on it, and it draws what it is told."""
+
 import comfy.controlnet
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from freesteer.benchmarks import scenes
-from freesteer.playground import models, referee, train_referee, world
+from freesteer.benchmarks.playground import scenes
+from freesteer.playground.image import models
+from freesteer.playground.referee import referee, train_referee
+from freesteer.playground.world import world
 
 
 @pytest.fixture(scope="module")

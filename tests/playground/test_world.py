@@ -4,8 +4,8 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from freesteer.playground import captions, conditions, world
-from freesteer.playground.textures import BACKGROUNDS
+from freesteer.playground.world import captions, conditions, world
+from freesteer.playground.world.textures import BACKGROUNDS
 
 
 def scenes(n: int = 64, seed: int = 0, **options) -> world.Scenes:

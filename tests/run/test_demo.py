@@ -1,4 +1,5 @@
 """The demo's sheet: a labelled column for each kind of picture, in an order that tells the story."""
+
 import numpy as np
 from freesteer.tools.demo import CELL, GAP, HEAD, columns, contact_sheet, sort_columns
 from PIL import Image

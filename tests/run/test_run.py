@@ -1,4 +1,5 @@
 """run.py as its users meet it: what goes wrong is one sentence with the remedy, exit code 1, and no traceback."""
+
 import importlib.util
 import os
 import re
@@ -73,7 +74,7 @@ def test_a_taken_port_is_refused() -> None:
 
 def test_an_unknown_benchmark_names_those_that_there_are() -> None:
     said = refused(run("bench", "no_such_benchmark"))
-    assert (ROOT / "benchmarks" / "playground.py").is_file()
+    assert (ROOT / "benchmarks" / "playground" / "playground.py").is_file()
     assert "playground" in said
     assert "scenes" not in said  # what benchmarks share
 

@@ -1,4 +1,5 @@
 """The environment is stamped only when it is whole; every way to fail says in one sentence what to do."""
+
 import os
 import signal
 import subprocess

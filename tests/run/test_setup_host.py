@@ -1,4 +1,5 @@
 """What run.py fetches is checked before it is used, and an interrupt leaves nothing half-made."""
+
 import hashlib
 import io
 import tarfile

@@ -1,4 +1,5 @@
 """One real server with the pack for all tests here, and what there is to test: nodes, workflows."""
+
 import json
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
 """The pack in the host's real frontend: its workflows open from the template browser, run, and show their pictures."""
+
 import io
 import os
 from collections.abc import Iterator

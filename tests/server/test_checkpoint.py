@@ -1,4 +1,5 @@
 """The workflow for a user's own checkpoint, with a file of SD 1.5's layout and random weights: everything but beauty."""
+
 import json
 import sys
 from collections.abc import Iterator

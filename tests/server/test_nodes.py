@@ -1,4 +1,5 @@
 """What the server tells of our nodes: all are there, and each says what it does."""
+
 import asyncio
 from typing import Any
 

@@ -1,4 +1,5 @@
 """The workflows that come with the pack fit its nodes, and run."""
+
 import io
 import re
 from pathlib import Path

@@ -1,0 +1,177 @@
+"""Blending sorted Gaussians front to back, tile by tile, with a backward pass that needs no stored intermediate.
+
+    alpha_i = min(.999, o_i exp(-d' C_i d / 2)),  0 below 1/255;   T_i = prod_{j<i} (1 - alpha_j);   f = sum_i T_i alpha_i f_i
+
+(3D Gaussian Splatting, 2308.04079, eq. 3.) In a tile, log alpha is a polynomial of six terms in the pixel's place, so that it
+is one matrix product for all pixels and Gaussians. Gaussians come in chunks; a tile is left when no light passes any more.
+
+Backward, with g = dE/df, q_i = f_i . g and R = f . g + T (dE/dT), needs only sums from the front:
+
+    dE/dalpha_i = T_i q_i - (R - sum_{j<=i} T_j alpha_j q_j) / (1 - alpha_i)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import accelerated
+from .tiles import FAINTEST, Tiles
+
+DARK = 1e-5  # light that may be left out
+OPAQUE = 0.999  # as gsplat; the paper's code has .99
+CHUNK = 64  # Gaussians of a tile at a time
+AT_ONCE = {"cpu": 2**19}  # pixels x Gaussians of a batch: on a CPU, what its cache holds
+AT_ONCE_ELSEWHERE = 2**25
+
+
+def composite(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles) -> tuple[Tensor, Tensor]:
+    """Features (N, C) to (tiles, pixels, C), and the light that is left: (tiles, pixels). Differentiable in all four."""
+    found = accelerated.composite(means, conics, opacities, features, tiles)
+    return found or _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
+
+
+@torch.no_grad()
+def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, tiles: Tiles) -> Tensor:
+    """The depth at which half of the light is gone, (tiles, pixels); 0 where more than half is never gone."""
+    found = depths.new_zeros(len(tiles.count), tiles.side**2)
+    for chunk in _chunks(means, conics, opacities, tiles):
+        after = chunk.light * (1 - chunk.alpha)
+        crossed = (chunk.light >= 0.5) & (after < 0.5)
+        found[chunk.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
+    return found
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles):
+        blended = features.new_zeros(len(tiles.count), tiles.side**2, features.shape[1])
+        light = features.new_ones(blended.shape[:2])
+        for chunk in _chunks(means, conics, opacities, tiles):
+            blended[chunk.tiles] += chunk.weights.mT @ features[chunk.rows]
+            light[chunk.tiles] = chunk.left
+        ctx.save_for_backward(means, conics, opacities, features, blended, light)
+        ctx.tiles = tiles
+        return blended, light
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor):
+        means, conics, opacities, features, blended, light = ctx.saved_tensors
+        tiles: Tiles = ctx.tiles
+        blended_by, light_by = gradients
+        behind = (blended * blended_by).sum(-1) + light * light_by  # R, less what has been passed
+        terms = features.new_zeros(len(tiles.gaussian) + 1, 6 + features.shape[1])
+        for chunk in _chunks(means, conics, opacities, tiles):
+            here = blended_by[chunk.tiles]
+            alpha, weights = chunk.alpha, chunk.weights
+            along = features[chunk.rows] @ here.mT  # q
+            passed = (weights * along).cumsum(1)
+            by_alpha = chunk.light * along - (behind[chunk.tiles][:, None] - passed) / (1 - alpha)
+            behind[chunk.tiles] -= passed[:, -1]
+            by_power = by_alpha * alpha * (alpha < OPAQUE)
+            terms[chunk.places] = torch.cat([by_power @ chunk.monomials.mT, weights @ here], -1)
+        return *_to_gaussians(terms[:-1], means, conics, opacities, tiles), None
+
+
+def _to_gaussians(terms: Tensor, means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> tuple[Tensor, ...]:
+    """Derivatives by the polynomials' coefficients and by features, (M, 6 + C), to those by means, conics, opacities, features."""
+    rows = tiles.gaussian
+    x, y = (means[rows] - _middles(tiles, means)[_tile_of(tiles)]).unbind(-1)
+    a, b, c = conics[rows].unbind(-1)
+    one, u, v, uu, uv, vv = terms[:, :6].unbind(-1)
+    # of sums over pixels p of dE/dpower: dx = p_x - x
+    sx, sy = u - one * x, v - one * y
+    by_x, by_y = a * sx + b * sy, b * sx + c * sy
+    by_a = -0.5 * (uu - 2 * x * u + x * x * one)
+    by_b = -(uv - x * v - y * u + x * y * one)
+    by_c = -0.5 * (vv - 2 * y * v + y * y * one)
+    found = torch.cat([torch.stack([by_x, by_y, by_a, by_b, by_c, one], -1), terms[:, 6:]], -1)
+    total = found.new_zeros(len(means), found.shape[1]).index_add_(0, rows, found)
+    return total[:, :2], total[:, 2:5], total[:, 5] / opacities.clamp(min=1e-12), total[:, 6:]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Of b tiles, the next m Gaussians, at P pixels.
+
+    tiles: (b,); places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the
+    scene; alpha, light: (b, m, P), light before each Gaussian; left: (b, P), after all; monomials: (6, P).
+    """
+
+    tiles: Tensor
+    places: Tensor
+    rows: Tensor
+    alpha: Tensor
+    light: Tensor
+    left: Tensor
+    monomials: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        return self.alpha * self.light
+
+
+def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> Iterator[_Chunk]:
+    """Batches of tiles of like counts, each from the front until all of its tiles are dark or done."""
+    pixels = tiles.side**2
+    monomials = _monomials(tiles.side, means)
+    packed, middles = _packed(means, conics, opacities), _middles(tiles, means)
+    listed = torch.cat([tiles.gaussian, tiles.gaussian.new_tensor([len(means)])])
+    order = tiles.count.argsort(descending=True)
+    order = order[: int((tiles.count > 0).sum())]
+    batch = max(1, AT_ONCE.get(means.device.type, AT_ONCE_ELSEWHERE) // (pixels * CHUNK))
+    for these in order.split(batch) if len(order) else ():
+        left = means.new_ones(len(these), pixels)
+        longest = int(tiles.count[these[0]])
+        done = 0
+        while done < longest:
+            size = min(CHUNK, longest - done)
+            offset = done + torch.arange(size, device=means.device)
+            places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
+            rows = listed[places]
+            alpha = (_coefficients(packed[rows], middles[these][:, None]) @ monomials).exp_().clamp_(max=OPAQUE)
+            alpha = torch.nn.functional.threshold(alpha, FAINTEST, 0.0)
+            light = torch.cumprod(torch.cat([left[:, None], 1 - alpha], 1), 1)
+            left = light[:, -1]
+            yield _Chunk(these, places, rows.clamp(max=len(means) - 1), alpha, light[:, :-1], left, monomials)
+            done += size
+            more = (left.amax(1) > DARK) & (tiles.count[these] > done)
+            if not more.all():
+                these, left = these[more], left[more]
+                if len(these) == 0:
+                    break
+
+
+def _coefficients(values: Tensor, middles: Tensor) -> Tensor:
+    """Of log alpha around tiles' middles (b, 1, 2), for Gaussians packed as in `_packed`, (b, m, 6): (b, m, 6)."""
+    x, y = values[..., 0] - middles[..., 0], values[..., 1] - middles[..., 1]
+    a, b, c, visible = values[..., 2:].unbind(-1)
+    by_u, by_v = a * x + b * y, b * x + c * y
+    return torch.stack([visible - 0.5 * (by_u * x + by_v * y), by_u, by_v, -0.5 * a, -b, -0.5 * c], -1)
+
+
+def _packed(means: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
+    """Means, conics and the logarithms of opacities, (N + 1, 6); the last row is nothing."""
+    rows = torch.cat([means, conics, opacities.log()[:, None]], 1)
+    return torch.cat([rows, rows.new_tensor([[0, 0, 0, 0, 0, -torch.inf]])])
+
+
+def _monomials(side: int, like: Tensor) -> Tensor:
+    """1, u, v, u^2, uv, v^2 at the pixels of a tile, from its middle: (6, P)."""
+    place = torch.arange(side, device=like.device, dtype=like.dtype) + 0.5 - side / 2
+    v, u = torch.meshgrid(place, place, indexing="ij")
+    u, v = u.flatten(), v.flatten()
+    return torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v])
+
+
+def _middles(tiles: Tiles, like: Tensor) -> Tensor:
+    """Of every tile, in pixels: (tiles, 2)."""
+    rows, columns = (torch.arange(n, device=like.device, dtype=like.dtype) for n in tiles.grid)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return (torch.stack([x, y], -1).flatten(0, 1) + 0.5) * tiles.side
+
+
+def _tile_of(tiles: Tiles) -> Tensor:
+    return torch.repeat_interleave(tiles.count)

@@ -1,0 +1,141 @@
+"""Where a diffusion model's attention layers are: a U-Net's at several resolutions, a transformer's in one stack.
+
+Modules are found by name and by the names of their classes, so that no version of the host needs to be imported here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from .taps import Grid, Point
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention layer. `level` halves the resolution each time, from 0; a transformer has only level 0.
+
+    `query`, `key` and `value` are what the layer multiplies, except that a joint layer normalises and rotates them first.
+    """
+
+    name: str
+    part: Literal["input", "middle", "output"]
+    level: int
+    heads: int
+    query: Point
+    key: Point
+    value: Point
+
+
+@dataclass(frozen=True)
+class UNet:
+    """The host's UNetModel: transformers at several resolutions, each with self-attention (attn1) and text (attn2)."""
+
+    def blocks(self, diffusion_model: nn.Module) -> list[nn.Module]:
+        """What can be computed a second time during backward instead of being remembered."""
+        kinds = ("ResBlock", "VideoResBlock", "SpatialTransformer", "SpatialVideoTransformer")
+        found = [module for module in diffusion_model.modules() if type(module).__name__ in kinds]
+        inner = {id(module) for outer in found for module in outer.modules() if module is not outer}
+        return [module for module in found if id(module) not in inner]
+
+    def attention(self, diffusion_model: nn.Module) -> list[Layer]:
+        return list(self._layers(diffusion_model, "attn1"))
+
+    def cross_attention(self, diffusion_model: nn.Module) -> list[Layer]:
+        return list(self._layers(diffusion_model, "attn2"))
+
+    def _layers(self, diffusion_model: nn.Module, attention: str) -> Iterator[Layer]:
+        for part, number, path, level in _unet_blocks(diffusion_model):
+            block = diffusion_model.get_submodule(path)
+            for index, transformer in block.named_children():
+                if "SpatialTransformer" not in (kind.__name__ for kind in type(transformer).__mro__):
+                    continue
+                depth = _count(transformer.get_submodule("transformer_blocks"))
+                for i in range(depth):
+                    module = f"{path}.{index}.transformer_blocks.{i}.{attention}"
+                    name = f"{part}.{number}.{attention}" if depth == 1 else f"{part}.{number}.{i}.{attention}"
+                    patch = (2**level, 2**level)
+                    key_patch = patch if attention == "attn1" else None
+                    query = Point(f"{name}.q", f"{module}.to_q", patch)
+                    key = Point(name, f"{module}.to_k", key_patch)
+                    value = Point(f"{name}.v", f"{module}.to_v", key_patch)
+                    yield Layer(name, part, level, _heads(diffusion_model.get_submodule(module)), query, key, value)
+
+
+def _unet_blocks(diffusion_model: nn.Module) -> Iterator[tuple[Literal["input", "middle", "output"], int, str, int]]:
+    """Every block as (part, number, path, level): a block ends with its Downsample or Upsample, if it has one."""
+    level = 0
+    for number, block in enumerate(diffusion_model.get_submodule("input_blocks").children()):
+        level += _contains(block, "Downsample")
+        yield "input", number, f"input_blocks.{number}", level
+    yield "middle", 0, "middle_block", level
+    for number, block in enumerate(diffusion_model.get_submodule("output_blocks").children()):
+        yield "output", number, f"output_blocks.{number}", level
+        level -= _contains(block, "Upsample")
+
+
+def _contains(block: nn.Module, class_name: str) -> bool:
+    return any(type(module).__name__ == class_name for module in block.modules())
+
+
+def _count(modules: nn.Module) -> int:
+    return sum(1 for _ in modules.children())
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A stack of equal blocks at one resolution.
+
+    stack: path of the stack. attention_path: from a block to its attention over image tokens, whose q, k and v are the
+    modules in `projections`, thrice the same if they are fused. cross_path, cross_projections: the same for text, with the
+    modules after which q and k are not changed any more. patch, tokens, pad_to: see Point; read from the model.
+    """
+
+    stack: str
+    attention_path: str
+    projections: tuple[str, str, str]
+    patch: Callable[[Any], Grid]
+    tokens: Callable[[Any], Literal["all", "first", "last"]] = lambda _: "all"
+    pad_to: Callable[[Any], int] = lambda _: 1
+    cross_path: str | None = None
+    cross_projections: tuple[str, str, str] = ("", "", "")
+
+    def blocks(self, diffusion_model: nn.Module) -> list[nn.Module]:
+        return list(diffusion_model.get_submodule(self.stack).children())
+
+    def attention(self, diffusion_model: nn.Module) -> list[Layer]:
+        return list(self._layers(diffusion_model, self.attention_path, self.projections, "block.{}", self.patch(diffusion_model)))
+
+    def cross_attention(self, diffusion_model: nn.Module) -> list[Layer]:
+        if self.cross_path is None:
+            return []
+        return list(self._layers(diffusion_model, self.cross_path, self.cross_projections, "block.{}.cross", None))
+
+    def _layers(
+        self, diffusion_model: nn.Module, path: str, projections: tuple[str, str, str], naming: str, key_patch: Grid | None
+    ) -> Iterator[Layer]:
+        patch, tokens, pad_to = self.patch(diffusion_model), self.tokens(diffusion_model), self.pad_to(diffusion_model)
+        for number in range(_count(diffusion_model.get_submodule(self.stack))):
+            name, module = naming.format(number), f"{self.stack}.{number}.{path}"
+            attention = diffusion_model.get_submodule(module)
+            of_q, of_k, of_v = _channels(attention, projections)
+            q, k, v = (f"{module}.{projection}" for projection in projections)
+            query = Point(f"{name}.q", q, patch, of_q, tokens, pad_to)
+            key = Point(name, k, key_patch, of_k, tokens, pad_to)
+            value = Point(f"{name}.v", v, key_patch, of_v, tokens, pad_to)
+            yield Layer(name, "output", 0, _heads(attention), query, key, value)
+
+
+def _heads(attention: Any) -> int:
+    """The host has a different name for it in each model."""
+    return next(getattr(attention, name) for name in ("heads", "num_heads", "n_local_heads") if hasattr(attention, name))
+
+
+def _channels(attention: Any, projections: tuple[str, str, str]) -> Sequence[tuple[int, int] | None]:
+    """The q, k and v parts of a fused projection; k and v are narrower where several heads share them."""
+    if len(set(projections)) > 1:
+        return None, None, None
+    width = attention.get_submodule(projections[0]).out_features
+    kv = attention.n_local_kv_heads * attention.head_dim if hasattr(attention, "n_local_kv_heads") else width // 3
+    return (0, width - 2 * kv), (width - 2 * kv, width - kv), (width - kv, width)

@@ -1,0 +1,203 @@
+"""Making, saving and loading a basis: which features of a model tell the layout of its pictures."""
+
+import os
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ...core.freecontrol import bases_file
+from ...core.freecontrol.bases_file import ModelBasis
+from ...host.models import families
+from ...recipes.freecontrol import steps as recipe
+from ..common import checks
+from . import fits
+from .previews import SeedPictures, coordinate_sheets
+from .types import BASIS, CATEGORY
+
+FOLDER = "freesteer_bases"
+MOST_SEEDS = 500
+
+
+def register_folder() -> None:
+    """models/freesteer_bases, after those that the user's extra_model_paths.yaml names, which the host has read by now."""
+    own = os.path.join(folder_paths.models_dir, FOLDER)
+    paths = folder_paths.get_folder_paths(FOLDER) if FOLDER in folder_paths.folder_names_and_paths else []
+    folder_paths.folder_names_and_paths[FOLDER] = ([*paths, *([own] if own not in paths else [])], {".safetensors"})
+
+
+register_folder()
+
+
+def make_basis(model, clip, samples, lines, negative, seed_images, count, cfg, components, layers, shared, seed):
+    """A basis, and its first seed picture as a latent."""
+    positives = [recipe.encode_text(clip, line) for line in lines]
+    seen = SeedPictures(model, seed_images, count)
+    basis = recipe.build_basis(
+        model, positives, recipe.encode_text(clip, negative), samples, seed_images, count, cfg, components, layers, shared, seed,
+        recipe.pictures_at_once(samples), seen,
+    )  # fmt: skip
+    made = ModelBasis(recipe.basis_on(basis, "cpu"), families.family_of(model).name, tuple(lines), tuple(samples.shape[-2:]))
+    return made, positives[0], model.model.process_latent_out(seen.first)
+
+
+def cfg_input(**options):
+    return io.Float.Input(
+        "cfg", default=recipe.CFG, min=0.0, max=100.0, step=0.1, tooltip="How closely the seed pictures of the basis follow their "
+        "prompts. Take about what you sample with; 1 for models without CFG, such as Flux.", **options,
+    )  # fmt: skip
+
+
+class ExtractBasis(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerExtractBasis",
+            display_name="Extract Basis",
+            category=CATEGORY,
+            description=(
+                "Lets the model draw some pictures of your subject and finds out which of its features tell where the parts of such a "
+                "picture are. Needed once for each model and kind of subject; save it and use it again. Nothing is trained."
+            ),
+            search_aliases=["freecontrol", "semantic basis", "pca", "principal components", "controlnet", "layout"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will draw the steered pictures. LoRAs on it count."),
+                io.Clip.Input("clip", tooltip="Reads the prompts; take that of the model."),
+                io.Latent.Input(
+                    "latent", tooltip="A latent as large as the pictures you will make: layout is learnt at this size. What it shows does "
+                    "not matter.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    default="a star",
+                    multiline=True,
+                    tooltip="What to draw, one prompt a line. Name the kind of thing that will be placed (a dog, a house), without the "
+                    "details of one picture; several lines in different words make layout more independent of looks.",
+                ),
+                io.String.Input("negative", default="", multiline=True, tooltip="What the drawn pictures should not show. Usually empty."),
+                io.Int.Input(
+                    "seed_images", default=recipe.SEED_IMAGES, min=1, max=MOST_SEEDS, tooltip="How many pictures are drawn. "
+                    "With fewer than ten, layout is found less well; more than forty hardly help, and each costs its time.",
+                ),
+                io.Int.Input(
+                    "steps", default=recipe.STEPS, min=1, max=200, tooltip="Sampling steps of each picture, and how many noise levels "
+                    "are learnt. It need not be the number of steps you will sample with.",
+                ),
+                cfg_input(),
+                io.Int.Input(
+                    "components", default=recipe.COMPONENTS, min=1, max=1024, tooltip="How finely layout is told. Fewer: coarse "
+                    "places, freer shapes. More: finer shapes, and more of the looks of a condition comes along.",
+                ),
+                io.Combo.Input(
+                    "layers", options=list(families.CHOICES), default="default", tooltip="Where in the model layout is read. Coarse: the "
+                    "place of whole parts. Fine: outlines. Default: what works best for this model.",
+                ),
+                io.Boolean.Input(
+                    "shared", default=recipe.SHARED, tooltip="On: one set of components for all noise levels, a small file, steadier "
+                    "shapes. Off: one set for each level, as in the paper.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
+                    tooltip="Which pictures are drawn. The same seed gives the same basis.",
+                ),
+            ],
+            outputs=[
+                BASIS.Output(display_name="basis", tooltip="For Structure From Image and Save Basis; fits this model and its fine-tunes."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="How the model sees its first picture: one colour for what it takes as one part, a row for each layer, a "
+                    "column for each noise level. Clear shapes mean a good basis.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, clip, latent, prompts, negative, seed_images, steps: int, cfg, components, layers, shared, seed
+    ) -> io.NodeOutput:
+        checks.clip(clip)
+        lines = checks.prompts("prompts", prompts)
+        checks.number("seed_images", seed_images, 1, MOST_SEEDS)
+        checks.number("steps", steps, 1, 200)
+        checks.number("cfg", cfg, 0, 100)
+        checks.choice("layers", layers, families.CHOICES)
+        fits.components(model, layers, components)
+        samples = checks.latent(model, latent)
+        made, positive, first = make_basis(model, clip, samples, lines, negative, seed_images, steps, cfg, components, layers, shared, seed)
+        return io.NodeOutput(made, preview(model, made, first, positive))
+
+
+def preview(model, made: ModelBasis, first, positive):
+    structure = recipe.read_structure(model, made.basis, first, positive, "noise", len(made.basis.sigmas), None, draws=1)
+    return coordinate_sheets(structure)
+
+
+class SaveBasis(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerSaveBasis",
+            display_name="Save Basis",
+            category=CATEGORY,
+            description=(
+                f"Keeps a basis in models/{FOLDER}, or where extra_model_paths.yaml has this folder, so that it need not be made again. "
+                "An older file of the name stays."
+            ),
+            search_aliases=["freecontrol", "store basis", "export basis"],
+            is_output_node=True,
+            inputs=[
+                BASIS.Input("basis", tooltip="From Extract Basis."),
+                io.String.Input("name", default="basis", tooltip="Name of the file; a number is added. Folders as in 'sd15/people'."),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, basis: ModelBasis, name: str) -> io.NodeOutput:
+        name = checks.file_name(name)
+        folder, stem, counter, below, _ = folder_paths.get_save_image_path(name, folder_paths.get_folder_paths(FOLDER)[0])
+        file = f"{stem}_{counter:05}_.safetensors"
+        bases_file.save(Path(folder) / file, basis)
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved as {FOLDER}/{below + '/' if below else ''}{file}"))
+
+
+class LoadBasis(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerLoadBasis",
+            display_name="Load Basis",
+            category=CATEGORY,
+            description=f"Takes a basis from models/{FOLDER}. It steers the kind of model that it was made with.",
+            search_aliases=["freecontrol", "open basis", "import basis"],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=folder_paths.get_filename_list(FOLDER),
+                    tooltip=f"A file in models/{FOLDER} that Save Basis wrote; press R after you have added one.",
+                ),
+            ],
+            outputs=[BASIS.Output(display_name="basis", tooltip="For Structure From Image, with the kind of model it was made with.")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> str:
+        path = _find(file)
+        return f"{path} {path.stat().st_mtime_ns}" if path else ""
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        path = _find(file)
+        if path is None:
+            raise checks.InputError(f"file is {file[:60]!r}, and there is no such basis in models/{FOLDER}: choose one of the list.")
+        return io.NodeOutput(bases_file.load(path))
+
+
+def _find(file: str) -> Path | None:
+    """Only what the list offers: a name from elsewhere could lead out of the folder."""
+    if file not in folder_paths.get_filename_list(FOLDER):
+        return None
+    path = folder_paths.get_full_path(FOLDER, file)
+    return Path(path) if path else None
+
+
+NODES = [ExtractBasis, SaveBasis, LoadBasis]

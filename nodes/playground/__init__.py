@@ -1,0 +1,3 @@
+from . import clip, condition, load
+
+NODES = [*load.NODES, *condition.NODES, *clip.NODES]

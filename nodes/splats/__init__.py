@@ -1,0 +1,3 @@
+from . import reconstruct, render
+
+NODES = [*reconstruct.NODES, *render.NODES]

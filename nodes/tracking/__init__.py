@@ -1,0 +1,3 @@
+from . import estimate
+
+NODES = [*estimate.NODES]

@@ -1,0 +1,84 @@
+"""Trains the playground's autoencoder on rendered scenes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from torch import Tensor, nn
+
+from ...training.loop import Run, initialise
+from ..world import world
+from . import autoencoder
+
+logger = logging.getLogger(__name__)
+
+KL_WEIGHT = 2e-4
+CROPS = 0.6  # of the training is on quarter-size crops, which are four times cheaper
+CROP_BATCH, BATCH = 12, 6
+
+
+def moments(vae: AutoencoderKL, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of the latent of pictures in 0..1."""
+    mean, log_variance = vae.quant_conv(vae.encoder(2 * image - 1)).float().chunk(2, 1)
+    return mean, log_variance.clamp(-20, 10)
+
+
+def decode(vae: AutoencoderKL, latent: Tensor) -> Tensor:
+    """Pictures around 0..1, not clamped."""
+    return (vae.decoder(vae.post_quant_conv(latent)).float() + 1) / 2
+
+
+def edges(image: Tensor) -> tuple[Tensor, Tensor]:
+    return image.diff(dim=-1), image.diff(dim=-2)
+
+
+def scenes_of_step(step: int, crop: bool, seed: int) -> Tensor:
+    """The pictures of one step: whole ones, or crops of half their side."""
+    generator = torch.Generator().manual_seed(seed + 1 + step)
+    image = world.render(world.sample_scenes(CROP_BATCH if crop else BATCH, generator))[0]
+    if not crop:
+        return image
+    top, left = torch.randint(0, world.SIZE // 2, (2,), generator=generator).tolist()
+    return image[..., top : top + world.SIZE // 2, left : left + world.SIZE // 2].contiguous()
+
+
+def train(folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
+    """Trains, or goes on; gives the averaged weights, with the latents brought to mean 0 and variance 1."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(**autoencoder.CONFIG)
+    initialise(vae, zero=("conv2.weight", "proj_out.weight"))
+    bias: Any = vae.quant_conv.bias
+    nn.init.constant_(bias[autoencoder.CONFIG["embed_dim"] :], -4.0)  # start with little noise on the latent
+    run = Run(vae, folder, steps, learning_rate=1e-3, ema=0.995)
+    for step in run.remaining():
+        image = scenes_of_step(step, step < CROPS * steps, seed)
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, log_variance = moments(vae, image)
+            latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+            restored = decode(vae, latent)
+        square = F.mse_loss(restored, image)
+        edge = sum(F.l1_loss(a, b) for a, b in zip(edges(restored), edges(image), strict=True))
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        run.descend(2 * square + F.l1_loss(restored, image) + 0.5 * edge + KL_WEIGHT * kl, psnr=-10 * square.log10(), kl=kl)
+    vae.load_state_dict(run.average)
+    return standardise(vae, seed)
+
+
+@torch.no_grad()
+def standardise(vae: AutoencoderKL, seed: int, scenes: int = 256) -> dict[str, Tensor]:
+    """Folds the mean and deviation of each latent channel into the convolutions on both sides of the latent."""
+    vae.eval()
+    image = world.render(world.sample_scenes(scenes, torch.Generator().manual_seed(seed + 10**9)))[0]
+    latent = torch.cat([moments(vae, part)[0] for part in image.split(16)])
+    mean, deviation = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
+    state = {k: v.clone() for k, v in vae.state_dict().items()}
+    channels = len(mean)
+    state["quant_conv.weight"][:channels] /= deviation[:, None, None, None]
+    state["quant_conv.bias"][:channels] = (state["quant_conv.bias"][:channels] - mean) / deviation
+    state["quant_conv.bias"][channels:] -= 2 * deviation.log()
+    state["post_quant_conv.bias"] += (state["post_quant_conv.weight"][:, :, 0, 0] * mean).sum(1)
+    state["post_quant_conv.weight"] *= deviation[None, :, None, None]
+    return state

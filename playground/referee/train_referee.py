@@ -1,0 +1,87 @@
+"""Trains the referee on augmented renders, and measures it on held-out ones."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from ...core.measures.masks import overlap
+from ...training.loop import Run
+from ..world import world
+from ..world.textures import BACKGROUNDS
+from ..world.world import COLOUR_NAMES, SHAPES, Scenes
+from .referee import Picture, Segmenter, look
+
+BATCH = 32
+COUNTS = (0.2, 0.35, 0.45)  # odds of one, two and three objects: the small ones of full scenes are the hard ones
+OBJECT_WEIGHT = 4.0  # of the pixels of objects
+HELD_OUT = 2 * 10**9  # seeds from here on are never trained on
+
+
+def augment(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur (up to 1.4 pixels), colour gain and shift, and noise, each for most of the pictures."""
+
+    def uniform(low: float, high: float, channels: int) -> Tensor:
+        return low + (high - low) * torch.rand(len(image), channels, 1, 1, generator=generator)
+
+    sigma = uniform(0.05, 1.4, 1)[:, 0, 0].expand(-1, 2)
+    image = gaussian_blur2d(image, 7, sigma)
+    image = image * uniform(0.88, 1.12, 3) * uniform(0.9, 1.1, 1) + uniform(-0.05, 0.05, 3)
+    return (image + uniform(0, 0.06, 1) * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+
+
+def targets(scenes: Scenes, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Shape and colour classes (B, H/2, W/2), 0 where there is no object."""
+    pooled = F.avg_pool2d(masks, 2)
+    covered, slot = pooled.max(1)
+    shape, colour = (torch.gather(c, 1, slot.flatten(1)).view_as(slot) + 1 for c in (scenes.shape, scenes.colour))
+    solid = covered > 0.5
+    return shape * solid, colour * solid
+
+
+def train(folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    network = Segmenter()
+    run = Run(network, folder, steps, learning_rate=2e-3, ema=0.99)
+    for step in run.remaining():
+        generator = torch.Generator().manual_seed(seed + 1 + step)
+        scenes = world.sample_scenes(BATCH, generator, COUNTS)
+        image, masks = world.render(scenes)
+        image[: BATCH * 3 // 4] = augment(image[: BATCH * 3 // 4], generator)
+        shape_map, colour_map = targets(scenes, masks)
+        with torch.autocast("cpu", torch.bfloat16):
+            shape, colour, ground = network(image)
+        weight = 1 + (OBJECT_WEIGHT - 1) * (shape_map > 0)
+        loss = (weight * F.cross_entropy(shape.float(), shape_map, reduction="none")).mean()
+        loss = loss + (weight * F.cross_entropy(colour.float(), colour_map, reduction="none")).mean()
+        ground_loss = F.cross_entropy(ground.float(), scenes.background)
+        run.descend(loss + 0.1 * ground_loss, ground=ground_loss)
+    return run.average
+
+
+def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, list[bool]]:
+    """Whether the ground is right, and for each drawn object whether one of its name is seen in its place."""
+    right = []
+    for slot in range(int(scenes.count[i])):
+        name = COLOUR_NAMES[int(scenes.colour[i, slot])], SHAPES[int(scenes.shape[i, slot])]
+        truth = masks[i, slot] > 0.5
+        right.append(any((o.colour, o.shape) == name and overlap(torch.from_numpy(o.mask), truth) > 0.6 for o in seen.objects))
+    return seen.background == BACKGROUNDS[int(scenes.background[i])], right
+
+
+def measure(network: Segmenter, scenes_count: int = 1000, augmented: bool = False) -> dict[str, float]:
+    """Accuracy per background and per object (colour, shape and place all right), and mean overlap, on held-out renders."""
+    generator = torch.Generator().manual_seed(HELD_OUT)
+    scenes = world.sample_scenes(scenes_count, generator)
+    image, masks = world.render(scenes)
+    if augmented:
+        image = augment(image, generator)
+    results = [score(seen, scenes, masks, i) for i, seen in enumerate(look(network, image))]
+    objects = [r for _, right in results for r in right]
+    return {
+        "ground": sum(ground for ground, _ in results) / len(results),
+        "objects": sum(objects) / len(objects),
+        "scenes": sum(ground and all(right) for ground, right in results) / len(results),
+    }

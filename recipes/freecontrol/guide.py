@@ -1,0 +1,84 @@
+"""FreeControl as a guide of host.steering: its energy, and the look of the sibling, the same noise without structure."""
+
+from dataclasses import dataclass, field
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...core.freecontrol import tone
+from ...core.freecontrol.energy import Energy, Grid, Structure, interpolate
+from ...host.models.taps import Point
+from ...host.sampling.sigma_range import SigmaRange
+from ...host.sampling.steering import Features, Predict
+
+SECOND_LOOK = 0.7  # of the guided range, in powers of e: where the sibling is seen again; at first it is in the run itself
+LOWEST_SIGMA = 1e-2
+
+
+@dataclass(frozen=True)
+class FreeControlGuide:
+    """One FreeControl on a MODEL.
+
+    appearance: how much the sibling's look is kept; by the paper's energy of features, whose `components` it compares, or
+    else as the share by which the ground's light and colour go back to the sibling's (core.tone).
+    paper: that energy, and absolute coordinates instead of relative ones.
+    """
+
+    structure: Structure
+    points: list[Point]
+    range: SigmaRange
+    strength: float
+    background: float
+    appearance: float
+    components: int
+    paper: bool = False
+
+    def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
+        grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
+        low = self.range.resolve(model.get_model_object("model_sampling")).low
+        look = self.appearance if self.paper else 0.0
+        energy = Energy(self.structure, grids, not self.paper, self.background, look, self.components)
+        return FreeControlSession(self, energy, max(low, LOWEST_SIGMA))
+
+
+@dataclass
+class FreeControlSession:
+    """sigmas, grounds: where the sibling was seen, and the channel medians of its clean latent there."""
+
+    guide: FreeControlGuide
+    energy_of: Energy
+    low: float
+    sigmas: list[float] = field(default_factory=list)
+    grounds: list[Tensor] = field(default_factory=list)
+
+    def energy(self, features: Features, sigma: float) -> Tensor:
+        return self.energy_of(features, sigma)
+
+    def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+        """Follows the sibling in one long step over most of the guided range."""
+        if self.guide.appearance == 0:
+            return
+        self._remember(clean, features, sigma)
+        if predict is None:
+            return
+        ratio = (self.low / sigma) ** SECOND_LOOK
+        x, sigma = clean + (x - clean) * ratio, sigma * ratio
+        self._remember(*predict(x, sigma), sigma)
+
+    def _remember(self, clean: Tensor, features: Features, sigma: float) -> None:
+        self.sigmas.append(sigma)
+        self.grounds.append(tone.ground(clean))
+        if self.guide.paper:
+            self.energy_of.remember(features, sigma)
+
+    def correct(self, denoised: Tensor, sigma: float) -> Tensor:
+        if self.guide.paper or self.guide.appearance == 0:
+            return denoised
+        return tone.toward(denoised, interpolate(self.grounds, self.sigmas, sigma), self.guide.appearance)
+
+
+def as_grid(grid: tuple[int, ...] | None, layer: str) -> Grid:
+    """Video grids (1, h, w) are those of a single picture."""
+    if grid is None or len(grid) not in (2, 3) or (len(grid) == 3 and grid[0] != 1):
+        raise ValueError(f"FreeControl works on pictures; layer {layer} of this model has tokens on {grid}. Use a single frame.")
+    return grid[-2], grid[-1]

@@ -1,0 +1,187 @@
+"""The three steps of FreeControl on the host's objects: a basis from seed pictures, a structure from a picture, a guide."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...core.freecontrol import semantic_basis, tints
+from ...core.freecontrol.energy import Structure
+from ...core.freecontrol.semantic_basis import Basis, Covariance, LayerBasis
+from ...host.models import families
+from ...host.models.taps import Point
+from ...host.sampling import probe, steering
+from ...host.sampling.sigma_range import SigmaRange
+from ...host.sampling.steering import Features
+from .guide import FreeControlGuide, as_grid
+
+Conditioning = list
+Progress = Callable[[int, Tensor], None]
+LOWEST_PERCENT = 0.75  # of sampling; what comes later is detail, which no basis needs
+ONE_PERCENT = 0.65  # of sampling, where a condition is read that is read only once (RichControl, https://arxiv.org/abs/2507.02792)
+
+# What the nodes offer at first.
+SEED_IMAGES, STEPS, CFG = 20, 12, 5.0
+COMPONENTS, SHARED = 32, True
+METHODS = ("noise", "inversion")
+METHOD, LEVELS = "noise", 1
+TINTS, DRAWS = 6, 2  # colourings in which a condition is read, and noises for each
+INVERSION_STEPS = 60
+STRENGTH, START, END = 2.5, 0.0, 0.5
+BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 1.0, 2
+
+
+def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
+    """`count` falling sigmas, evenly spaced in percent of the model's schedule."""
+    sampling: Any = model.get_model_object("model_sampling")
+    percents = torch.linspace(first, last, count).tolist()
+    highest = float(sampling.sigma_max)
+    return torch.tensor([min(float(sampling.percent_to_sigma(p)), highest) for p in percents])
+
+
+def build_basis(
+    model: ModelPatcher, positives: list[Conditioning], negative: Conditioning, latent: Tensor, count: int, steps: int, cfg: float,
+    components: int, layers: families.Choice, shared: bool, seed: int, batch: int = 10, progress: Progress | None = None,
+) -> Basis:  # fmt: skip
+    """Makes `count` seed pictures with the prompts in turn and analyses their keys at every one of `steps` noise levels.
+
+    latent: of any content, (B, C, h, w), as large as the pictures. Raises UnknownModelError, and ValueError for keys that are
+    not finite or have fewer channels than `components`.
+    """
+    points = families.structure_points(model, layers)
+    sigmas = levels(model, steps)
+    statistics: dict[str, list[Covariance]] = {}
+
+    def visit(level: int, features: Features, clean: Tensor) -> None:
+        for name, keys in features.items():
+            seen = statistics.setdefault(name, [])
+            if level == len(seen):
+                seen.append(Covariance(keys.shape[-1], components))
+            seen[level].update(keys)
+        if progress is not None:
+            progress(level, clean)
+
+    done = 0
+    for i, positive in enumerate(positives):
+        share = (count * (i + 1)) // len(positives) - (count * i) // len(positives)
+        while share > 0:
+            size = min(batch, share)
+            empty = latent.new_zeros(size, *latent.shape[1:])
+            noise: Any = comfy.sample.prepare_noise(empty, seed + done)
+            probe.generate(model, points, positive, negative, cfg, noise, empty, sigmas, visit)
+            done, share = done + size, share - size
+    return semantic_basis.build(sigmas, statistics, components, shared)
+
+
+def read_structure(
+    model: ModelPatcher, basis: Basis, latent: Tensor, positive: Conditioning, method: str, count: int, mask: Tensor | None,
+    draws: int = DRAWS, seed: int = 0,
+) -> Structure:  # fmt: skip
+    """Coordinates of encoded pictures at `count` noise levels, by forward noising or by DDIM inversion, one of METHODS.
+
+    latent: (B, C, h, w), as the VAE gives it; mask: (1 or B, 1, H, W), of any size. The structure is on the model's device.
+    """
+    points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
+    basis = basis_on(basis, model.load_device)
+    sigmas = levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
+    coordinates: dict[str, list[Tensor]] = {}
+
+    def visit(level: int, features: Features, clean: Tensor) -> None:
+        index = basis.nearest(float(sigmas[level]))
+        for name, keys in features.items():
+            coordinates.setdefault(name, []).append(basis.layers[name].coordinates(keys, index))
+
+    if method == "inversion":
+        probe.invert(model, points, positive, latent, sigmas, INVERSION_STEPS, visit)
+    else:
+        probe.inspect(model, points, positive, latent, sigmas, seed, draws, visit)
+    grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in points}
+    order = slice(None, None, -1 if method == "inversion" else 1)  # inversion climbs
+    stacked = {name: torch.stack(found[order]) for name, found in coordinates.items()}
+    return Structure(basis, sigmas, stacked, grids, mask)
+
+
+def guide(
+    model: ModelPatcher, structure: Structure, points: list[Point], strength: float = STRENGTH, start: float = START, end: float = END,
+    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS, paper: bool = False,
+) -> ModelPatcher:  # fmt: skip
+    """A clone of `model` that follows a structure."""
+    if strength == 0:
+        return model.clone()
+    structure = structure_on(structure, model.load_device)
+    range_ = SigmaRange(start, end)
+    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, paper))
+
+
+def basis_on(basis: Basis, device: torch.device | str) -> Basis:
+    def moved(layer: LayerBasis) -> LayerBasis:
+        return LayerBasis(*(getattr(layer, part).to(device) for part in ("mean", "components", "deviation")))
+
+    return replace(basis, sigmas=basis.sigmas.cpu(), layers={name: moved(layer) for name, layer in basis.layers.items()})
+
+
+def structure_on(structure: Structure, device: torch.device | str) -> Structure:
+    return replace(
+        structure,
+        basis=basis_on(structure.basis, device),
+        sigmas=structure.sigmas.cpu(),
+        coordinates={name: values.to(device) for name, values in structure.coordinates.items()},
+        mask=None if structure.mask is None else structure.mask.to(device),
+    )
+
+
+def pictures_at_once(latent: Tensor) -> int:
+    """As many as have the tokens of four pictures of 512 x 512, at most 16."""
+    return max(1, min(16, 4 * 64 * 64 // math.prod(latent.shape[-2:])))
+
+
+def empty_latent(model: ModelPatcher, size: tuple[int, int]) -> Tensor:
+    """For one picture of `size` (h, w) cells."""
+    zeros = torch.zeros(1, 4, *size, device=comfy.model_management.intermediate_device())
+    return comfy.sample.fix_empty_latent_channels(model, zeros)
+
+
+def encode_text(clip, text: str) -> Conditioning:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def read_condition(
+    model: ModelPatcher, basis: Basis, vae, pictures: Tensor, size: tuple[int, int], positive: Conditioning, method: str = METHOD,
+    count: int = LEVELS, mask: Tensor | None = None, colourings: int = TINTS,
+) -> Structure:  # fmt: skip
+    """The structure of pictures (B, H, W, 3). By noise they are read in several colourings, whose mean is layout without colour."""
+    tinted = tints.tinted(pictures, colourings if method == "noise" else 1)
+    latents = [encode_pictures(vae, colouring, size) for colouring in tinted]  # all at first, so that the VAE is loaded once
+    read = [read_structure(model, basis, latent, positive, method, count, mask, seed=seed) for seed, latent in enumerate(latents)]
+    mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
+    return replace(read[0], coordinates=mean)
+
+
+def encode_pictures(vae, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Latents of pictures (B, H, W, 3), brought to about as many cells as `size` (h, w) has, in their own proportions.
+
+    A picture that has about that size already is not touched. One by one: some VAEs take a batch for the frames of a video.
+    """
+    cell = vae.spacial_compression_encode()
+    height, width = picture_size(image.shape[1:3], size, cell)
+    if (height, width) != image.shape[1:3]:
+        kind = "area" if height < image.shape[1] else "bicubic"
+        image = comfy.utils.common_upscale(image.movedim(-1, 1), width, height, kind, "disabled").movedim(1, -1).clamp(0, 1)
+    return torch.cat([vae.encode(picture[None]) for picture in image])
+
+
+def picture_size(own: Sequence[int], cells: tuple[int, int], cell: int) -> tuple[int, int]:
+    """(H, W) in pixels with the proportions of `own` and about the area of `cells`, in whole pairs of cells."""
+    scale = math.sqrt(math.prod(cells) * cell**2 / math.prod(own))
+    if 0.8 < scale < 1.25 and all(side % cell == 0 for side in own):
+        return own[0], own[1]
+    height, width = (max(round(side * scale / (2 * cell)), 1) * 2 * cell for side in own)
+    return height, width

@@ -1,0 +1,414 @@
+"""Guides steer every family with every sampler, leave alone what is not theirs, and leave nothing behind."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.controlnet
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from comfy.hooks import HookGroup, HookKeyframe, WeightHook
+from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+from comfy_extras.nodes_easycache import EasyCacheNode
+from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+from freesteer.core.freecontrol.feature_guidance import bounded_step
+from freesteer.host.gradients import preparation
+from freesteer.host.models import families
+from freesteer.host.models.taps import Point, TapError
+from freesteer.host.sampling import steering
+from freesteer.host.sampling.sigma_range import SigmaRange
+from freesteer.tests.host import tiny
+from freesteer.tests.host.gradients.test_gradients import fingerprint
+from torch import Tensor
+
+FAMILIES = list(tiny.RECIPES)
+PLAYGROUND = "FreeSteer playground"  # stands for all where the family does not matter
+SAMPLERS = ["heun", "dpmpp_sde", "dpmpp_2m", "uni_pc", "ddim", "lcm"]
+Features = dict[str, Tensor]
+
+
+def distance(features: Features) -> Tensor:
+    """Mean squared distance of each picture's keys to a fixed target: (pictures,)."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [(f - torch.randn(f.shape[1:], generator=generator)).square().mean((1, 2)) for f in features.values()]
+    return torch.stack(parts).mean(0)
+
+
+@pytest.fixture(autouse=True)
+def a_gradient_at_every_call(monkeypatch):
+    monkeypatch.setattr(steering, "REUSE", 0.0)
+
+
+@dataclass
+class ToTarget:
+    """A guide, and its own session: what it saw is in `seen`, as (sigma, energies)."""
+
+    points: Sequence[Point]
+    strength: float = 0.3
+    range: SigmaRange = field(default_factory=SigmaRange)
+    energy_of: Callable[[Features], Tensor] = distance
+    first: Callable[[Any, Tensor, float], None] = lambda predict, x, sigma: None
+    correction: Callable[[Tensor, float], Tensor] = lambda denoised, sigma: denoised
+    seen: list[tuple[float, Tensor]] = field(default_factory=list)
+
+    def start(self, model, latent: Tensor) -> "ToTarget":
+        return self
+
+    def energy(self, features: Features, sigma: float) -> Tensor:
+        energies = self.energy_of({point.name: features[point.name] for point in self.points})
+        self.seen.append((sigma, energies.detach()))
+        return energies
+
+    def look_ahead(self, predict: steering.Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+        self.first(predict, x, sigma)
+
+    def correct(self, denoised: Tensor, sigma: float) -> Tensor:
+        return self.correction(denoised, sigma)
+
+
+def guide(model: tiny.Tiny, **changes) -> ToTarget:
+    return ToTarget(families.structure_points(model.model), **changes)
+
+
+def sample(model: tiny.Tiny, *guides: ToTarget, steps: int = 3, cfg: float = 4.0, sampler: str = "euler", patcher=None) -> Tensor:
+    patcher = patcher or model.model
+    for each in guides:
+        patcher = steering.attach(patcher, each)
+    return model.sample(patcher, steps, cfg, sampler)
+
+
+def last_energies(model: tiny.Tiny, strength: float, **sampling) -> Tensor:
+    """At the end of a run; strength 1e-9 looks on."""
+    watching = guide(model, strength=strength)
+    assert torch.isfinite(sample(model, watching, **sampling)).all()
+    return watching.seen[-1][1]
+
+
+def assert_steered(model: tiny.Tiny, **sampling) -> None:
+    plain, steered = (last_energies(model, strength, **sampling) for strength in (1e-9, 0.3))
+    assert len(steered) == len(model.latent)
+    assert (steered < plain).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_strength_and_outside_of_its_range_a_guide_changes_nothing(family):
+    model = tiny.build(family, True)
+    before, plain = fingerprint(model.model), sample(model, steps=2)
+    for idle in (guide(model, strength=0.0), guide(model, range=SigmaRange(0.8, 0.9))):
+        assert torch.equal(sample(model, idle, steps=2), plain)
+        assert not idle.seen
+    assert fingerprint(model.model) == before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_guide_lowers_its_energy_and_leaves_nothing_behind(family):
+    model = tiny.build(family, True)
+    before, plain = fingerprint(model.model), sample(model)
+    assert_steered(model)
+    assert fingerprint(model.model) == before
+    assert torch.equal(sample(model), plain)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_small_step_lowers_the_energy_by_the_share_that_was_asked_for(family, monkeypatch):
+    """So the gradient that reaches the step is that of the sampler's own latent, scaled by no one."""
+    model, share = tiny.build(family, True), 0.002
+    monkeypatch.setattr(steering, "bounded_step", lambda gradient, energy, *_: bounded_step(gradient, energy, share, 1e9))
+
+    class OneStep(comfy.samplers.Sampler):
+        def sample(self, model_wrap: Any, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+            run = extra_args["model_options"]["transformer_options"][steering.KEY]
+            x = model_wrap.inner_model.model_sampling.noise_scaling(sigmas[0], noise, latent_image, False)
+            sigma = sigmas[:1].expand(len(x))
+            steered = model_wrap(x, sigma, **extra_args)
+            guides, run.guides = run.guides, ()
+            plain = model_wrap(x, sigma, **extra_args)
+            run.guides = guides
+            model_wrap(x + steered - plain, sigma, **extra_args)
+            return x
+
+    asking = guide(model)
+    with torch.inference_mode():
+        latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
+        middle = SigmaRange(0.5).resolve(model.model.get_model_object("model_sampling")).high
+        noise, sigmas = comfy.sample.prepare_noise(latent, 1), torch.tensor([middle, 0.0])
+        comfy.sample.sample_custom(
+            steering.attach(model.model, asking), noise, 4.0, OneStep(), sigmas, model.positive, model.negative, latent, disable_pbar=True
+        )
+    (_, there), (_, closer) = asking.seen
+    torch.testing.assert_close(1 - closer / there, torch.full_like(there, share), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("family", ["Flux", "SD 3", PLAYGROUND])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_can_be_steered(sampler, family):
+    model, steering_it = tiny.build(family, True), guide(tiny.build(family, True))
+    steered = sample(model, steering_it, sampler=sampler)
+    assert torch.isfinite(steered).all()
+    assert not torch.allclose(steered, sample(model, sampler=sampler), rtol=1e-3)
+    assert len(steering_it.seen) >= 3
+
+
+def test_each_call_is_guided_by_its_own_sigma():
+    """heun calls the model twice a step, and the second call has the next step's sigma."""
+    model = tiny.build(PLAYGROUND, True)
+    steering_it = guide(model, range=SigmaRange(0.2, 0.5))
+    sample(model, steering_it, steps=4, sampler="heun")
+    bounds = steering_it.range.resolve(model.model.get_model_object("model_sampling"))
+    assert len(steering_it.seen) > len({sigma for sigma, _ in steering_it.seen}) > 0
+    assert all(bounds.contains(sigma) for sigma, _ in steering_it.seen)
+
+
+@pytest.mark.parametrize("family", ["Flux", PLAYGROUND])
+def test_a_picture_in_a_batch_is_steered_as_alone(family):
+    batch, single = tiny.build(family, True, rows=3), tiny.build(family, True)
+    assert_steered(batch)
+    together, alone = sample(batch, guide(batch)), sample(single, guide(single))
+    torch.testing.assert_close(together[:1], alone, rtol=1e-2, atol=1e-2 * alone.std().item())
+
+
+def test_a_run_without_classifier_free_guidance_is_steered():
+    assert_steered(tiny.build(PLAYGROUND, True), cfg=1.0)
+
+
+def test_prompts_of_different_length_are_steered():
+    model = tiny.build(PLAYGROUND, True)
+    assert_steered(replace(model, negative=[[model.negative[0][0].repeat(1, 3, 1)[:, :37], {}]]))
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one call", "two calls"])
+@pytest.mark.parametrize("family", ["Flux", PLAYGROUND])
+def test_a_prompt_cut_into_regions_is_steered_as_the_whole_prompt(family, apart, monkeypatch):
+    model = tiny.build(family, True)
+    ((text, options),) = model.positive
+    left = torch.zeros(1, *model.latent.shape[-2:])
+    left[..., : left.shape[-1] // 2] = 1
+    regions = [[text, {**options, "mask": mask, "mask_strength": 1.0, "set_area_to_bounds": False}] for mask in (left, 1 - left)]
+    whole = sample(model, guide(model))
+    if apart:
+        monkeypatch.setattr(model.model.model, "memory_required", lambda *_, **__: 1e20)
+    steering_it = guide(model)
+    torch.testing.assert_close(sample(replace(model, positive=regions), steering_it), whole, rtol=1e-2, atol=1e-2 * whole.std().item())
+    assert {energies.shape for _, energies in steering_it.seen} == {(1,)}
+
+
+def test_areas_are_refused_with_what_to_use_instead():
+    model = tiny.build(PLAYGROUND, True)
+    before = fingerprint(model.model)
+    ((text, options),) = model.positive
+    h, w = model.latent.shape[-2:]
+    area = replace(model, positive=[[text, {**options, "area": (h // 2, w, 0, 0), "strength": 1.0}]])
+    with pytest.raises(preparation.NoGradientError, match="Conditioning Set Mask"):
+        sample(area, guide(area))
+    assert fingerprint(model.model) == before
+
+
+def test_an_area_beside_a_whole_prompt_is_left_to_the_host():
+    model = tiny.build(PLAYGROUND, True)
+    ((text, options),) = model.positive
+    h, w = model.latent.shape[-2:]
+    assert_steered(replace(model, positive=[*model.positive, [text, {**options, "area": (h // 2, w, 0, 0), "strength": 1.0}]]))
+
+
+class Control(comfy.controlnet.ControlBase):
+    """As a ControlNet answers, with tensors made in inference mode."""
+
+    def __init__(self, strength: float):
+        super().__init__()
+        self.strength = strength
+
+    def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+        h, w = x_noisy.shape[-2:]
+        hint = torch.randn(len(x_noisy), 64, h // 4, w // 4, generator=torch.Generator().manual_seed(0))
+        return {"input": [], "middle": [self.strength * hint], "output": []}
+
+    def copy(self) -> "Control":
+        return Control(self.strength)
+
+
+def test_a_controlnet_goes_together_with_a_guide():
+    model = tiny.build(PLAYGROUND, True)
+
+    def controlled(strength: float) -> tiny.Tiny:
+        def with_control(conditioning: tiny.Conditioning) -> tiny.Conditioning:
+            return [[text, {**options, "control": Control(strength)}] for text, options in conditioning]
+
+        return replace(model, positive=with_control(model.positive), negative=with_control(model.negative))
+
+    assert_steered(controlled(2.0))
+    assert not torch.allclose(sample(controlled(2.0), guide(model)), sample(controlled(0.0), guide(model)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("first", ["guide", "other pack"])
+def test_what_another_pack_evaluates_within_a_step_is_not_steered(first):
+    """Perturbed-attention guidance evaluates the conditional rows once more, with a patch, after the ordinary prediction."""
+    model = tiny.build(PLAYGROUND, True)
+
+    def perturbed(patcher, scale: float = 3.0):
+        return PerturbedAttentionGuidance.execute(patcher, scale).args[0]
+
+    def both(steering_it: ToTarget):
+        patcher = model.model if first == "guide" else perturbed(model.model)
+        patcher = steering.attach(patcher, steering_it)
+        return perturbed(patcher) if first == "guide" else patcher
+
+    steering_it, watching = guide(model), guide(model, strength=1e-9)
+    steered, plain = model.sample(both(steering_it), 3), model.sample(both(watching), 3)
+    assert len(steering_it.seen) == 3
+    assert steering_it.seen[-1][1] < watching.seen[-1][1]
+    torch.testing.assert_close(plain, model.sample(perturbed(model.model), 3), rtol=1e-3, atol=1e-3 * plain.std().item())
+    assert not torch.allclose(steered, sample(model, guide(model)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_the_first_prompt_of_dual_cfg_is_steered(nested, cfg):
+    """This guider of the host has the negative where others have the positive."""
+    model = tiny.build(PLAYGROUND, True)
+    ordinary, dual = guide(model), guide(model)
+    sample(model, ordinary)
+    guider = Guider_DualCFG(steering.attach(model.model, dual))
+    guider.set_conds(model.positive, model.negative, [[torch.zeros_like(model.negative[0][0]), {}]])
+    guider.set_cfg(cfg, cfg, nested)
+    sampler = comfy.samplers.KSampler(model.model, 3, torch.device("cpu"), "euler", "normal")
+    with torch.inference_mode():
+        noise = comfy.sample.prepare_noise(model.latent, 1)
+        guider.sample(noise, model.latent, comfy.samplers.sampler_object("euler"), sampler.sigmas, disable_pbar=True, seed=1)
+    torch.testing.assert_close(dual.seen[0][1], ordinary.seen[0][1], rtol=1e-4, atol=0)
+
+
+def test_two_guides_add():
+    model = tiny.build(PLAYGROUND, True)
+    halves = [guide(model, energy_of=lambda features: distance(features) / 2) for _ in range(2)]
+    whole = sample(model, guide(model))
+    torch.testing.assert_close(sample(model, *halves), whole, rtol=1e-3, atol=1e-3 * whole.std().item())
+
+
+def test_two_guides_may_read_different_layers_and_cover_different_ranges():
+    model = tiny.build(PLAYGROUND, True)
+    points = families.structure_points(model.model)
+    early = ToTarget(points[:1], range=SigmaRange(0.0, 0.4))
+    late = ToTarget(points[1:], range=SigmaRange(0.3, 0.8))
+    sample(model, early, late, steps=4)
+    assert len({sigma for sigma, _ in early.seen}) == len({sigma for sigma, _ in late.seen}) == 2
+
+
+def test_a_step_serves_again_while_sigma_is_near(monkeypatch):
+    """Every gradient is taken at another noise level, and in a long run there are far fewer of them than calls."""
+    model = tiny.build(PLAYGROUND, True)
+    often, seldom = guide(model), guide(model)
+    exact = sample(model, often, steps=20)
+    monkeypatch.setattr(steering, "REUSE", 0.2)
+    steered = sample(model, seldom, steps=20)
+    levels = torch.tensor([sigma for sigma, _ in seldom.seen]).log()
+    assert (levels[:-1] - levels[1:] >= 0.2).all()
+    assert len(often.seen) == 20 > len(seldom.seen) > 5
+    plain = sample(model, steps=20)
+    assert (steered - exact).norm() < 0.5 * (exact - plain).norm()
+
+
+@pytest.mark.parametrize("family", ["SD 3", "Wan"])
+def test_flow_models_get_as_many_gradients_as_their_noise_changes(family, monkeypatch):
+    """Their sigmas end at 1, and hardly fall at first."""
+    model = tiny.build(family, True)
+    monkeypatch.setattr(steering, "REUSE", 0.15)
+    early = guide(model, range=SigmaRange(0.0, 0.5))
+    sample(model, early, steps=20)
+    assert len(early.seen) >= 3
+
+
+def test_noise_to_signal_is_that_of_the_latent_itself():
+    """Of unit latents: so that one strength means the same in both kinds of model."""
+    signal = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    noise = noise - signal * (noise * signal).mean() / signal.square().mean()
+    for family in (PLAYGROUND, "SD 3"):
+        sampling: Any = tiny.build(family).model.get_model_object("model_sampling")
+        for percent in (0.2, 0.5, 0.8):
+            sigma = sampling.percent_to_sigma(percent)
+            mixed = sampling.noise_scaling(torch.tensor(sigma), noise, signal, False)
+            in_signal, in_noise = ((mixed * part).mean() / part.square().mean() for part in (signal, noise))
+            assert steering.noise_to_signal(sigma, sampling) == pytest.approx(float(in_noise / in_signal), rel=1e-3)
+
+
+def test_a_step_remembers_the_one_before(monkeypatch):
+    """Or a solver of higher order would extrapolate what changes from one gradient to the next."""
+    model = tiny.build(PLAYGROUND, True)
+    steps = {}
+    for memory in (1e-6, 1.0):
+        monkeypatch.setattr(steering, "MEMORY", memory)
+        moved = []
+        sample(model, guide(model, correction=lambda denoised, sigma, to=moved: to.append(denoised) or denoised), steps=12)
+        steps[memory] = sum(float((a - b).norm()) for a, b in zip(moved[1:], moved[:-1], strict=True))
+    assert steps[1.0] < steps[1e-6]
+
+
+def test_nothing_looks_ahead_where_hooks_are_scheduled():
+    model = tiny.build(PLAYGROUND, True)
+    hook = WeightHook()
+    hook.weights = {}
+    hook.hook_keyframe.add(HookKeyframe(strength=0.5, start_percent=0.3))
+    group = HookGroup()
+    group.add(hook)
+    looked = []
+    steered = guide(model, first=lambda predict, x, sigma: looked.append(predict))
+    positive = [[text, {**options, "hooks": group}] for text, options in model.positive]
+    sample(replace(model, positive=positive), steered)
+    assert looked == [None]
+
+
+def test_a_cache_that_skips_the_model_is_named():
+    model = tiny.build(PLAYGROUND, True)
+    cached: Any = EasyCacheNode.execute(model.model, 10.0, 0.0, 1.0, False)[0]
+    with pytest.raises(TapError, match="cache"):
+        sample(model, guide(model), steps=12, patcher=cached)
+
+
+def test_what_a_guide_corrects_is_what_the_sampler_gets():
+    model = tiny.build(PLAYGROUND, True)
+    corrected = guide(model, correction=lambda denoised, sigma: torch.zeros_like(denoised))
+    assert sample(model, corrected).abs().max() < 1e-4
+
+
+def test_a_look_ahead_is_the_plain_prediction_and_changes_nothing():
+    model = tiny.build(PLAYGROUND, True)
+    looked: list[tuple[Tensor, Features]] = []
+
+    def look(predict: steering.Predict, x: Tensor, sigma: float) -> None:
+        looked.extend(predict(x, sigma) for _ in range(2))
+
+    steered = sample(model, guide(model, first=look))
+    assert torch.equal(steered, sample(model, guide(model)))
+    (clean, features), (again, _) = looked
+    assert torch.equal(clean, again)
+    assert set(features) == {point.name for point in families.structure_points(model.model)}
+    assert all(keys.shape[0] == 1 and not keys.requires_grad for keys in features.values())
+
+
+@pytest.mark.parametrize("error", [ValueError, comfy.model_management.InterruptProcessingException])
+@pytest.mark.parametrize("place", ["energy", "look ahead", "model"])
+@pytest.mark.parametrize("family", [PLAYGROUND, "Flux"])
+def test_an_error_or_an_interrupt_leaves_nothing_behind(family, place, error):
+    model = tiny.build(family, True)
+    before, plain = fingerprint(model.model), sample(model)
+
+    def fail(*_):
+        raise error
+
+    failing = guide(model)
+    if place == "energy":
+        failing.energy_of = fail
+    elif place == "look ahead":
+        failing.first = fail
+    hooked = model.model.model.diffusion_model.get_submodule(failing.points[-1].module)
+    handle = hooked.register_forward_hook(fail) if place == "model" else None
+    with pytest.raises(error):
+        sample(model, failing)
+    if handle:
+        handle.remove()
+    assert fingerprint(model.model) == before
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    assert torch.equal(sample(model), plain)

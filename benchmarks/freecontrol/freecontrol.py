@@ -15,30 +15,32 @@ from torch import Tensor
 
 from ...core.freecontrol import line_art
 from ...host.models import families
-from ...host.sampling import steering
-from ...host.sampling.sigma_range import SigmaRange
 from ...playground.image import models
 from ...playground.referee import referee
 from ...playground.world.conditions import KINDS
 from ...recipes.freecontrol import steps as recipe
+from ...recipes.freecontrol.guide import GuideSettings
+from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings
 from ..playground import scenes
 from . import freecontrol_costs
+
+BASIS, READING, GUIDE = BasisSettings(), ReadingSettings(), GuideSettings()
 
 
 @dataclass(frozen=True)
 class Setting:
     """What is varied; the defaults are the nodes' own."""
 
-    strength: float = recipe.STRENGTH
-    end: float = recipe.END
-    appearance: float = recipe.APPEARANCE
-    components: int = recipe.COMPONENTS
-    method: str = recipe.METHOD
-    levels: int = recipe.LEVELS
+    strength: float = GUIDE.strength
+    end: float = GUIDE.end
+    appearance: float = GUIDE.appearance
+    components: int = BASIS.components
+    method: str = READING.method
+    levels: int = READING.levels
     paper: bool = False
     layers: families.Choice = "default"
-    shared: bool = recipe.SHARED
-    colourings: int = recipe.TINTS
+    shared: bool = BASIS.shared
+    colourings: int = READING.colourings
     fill: bool = True
     background: float | None = None  # None: without a mask
 
@@ -60,10 +62,11 @@ class Bench:
         """From seed pictures of other prompts than those that are drawn."""
         key = setting.layers, setting.shared
         if key not in self.bases:
-            prompts = scenes.task(recipe.SEED_IMAGES, seed=7).prompts
+            prompts = scenes.task(BASIS.seed_images, seed=7).prompts
+            settings = replace(BASIS, components=64, layers=setting.layers, shared=setting.shared, seed=3)
             self.bases[key] = recipe.build_basis(
                 self.model, [scenes.encode(self.clip, prompts)], scenes.encode(self.clip, [""]), torch.zeros(1, 4, 16, 16),
-                recipe.SEED_IMAGES, recipe.STEPS, recipe.CFG, 64, setting.layers, setting.shared, seed=3, batch=recipe.SEED_IMAGES,
+                settings, batch=BASIS.seed_images,
             )  # fmt: skip
         return self.bases[key].leading(setting.components)
 
@@ -75,14 +78,14 @@ class Bench:
         mask = None if setting.background is None else scenes.wanted_masks(self.job, kind)[:, None]
         what = scenes.encode(self.clip, [f"a {shape}" for _, shape, _ in self.job.names])
         structure = recipe.read_condition(
-            self.model, basis, self.vae, pictures, (16, 16), what, setting.method, setting.levels, mask, setting.colourings
+            self.model, basis, self.vae, pictures, (16, 16), what, ReadingSettings(setting.method, setting.levels, setting.colourings), mask
         )
         points = [p for p in families.structure_points(self.model, "all decoder") if p.name in basis.layers]
-        guide = recipe.FreeControlGuide(
-            structure, points, SigmaRange(recipe.START, setting.end), setting.strength, setting.background or 0.0, setting.appearance,
-            recipe.APPEARANCE_COMPONENTS, setting.paper,
-        )  # fmt: skip
-        return steering.attach(self.model, guide)
+        background = setting.background or 0.0
+        settings = replace(
+            GUIDE, strength=setting.strength, end=setting.end, background=background, appearance=setting.appearance, paper=setting.paper
+        )
+        return recipe.guide(self.model, structure, points, settings)
 
     def cell(self, kind: str, setting: Setting) -> scenes.Verdict:
         return self.judge(kind, self.guided(kind, setting))

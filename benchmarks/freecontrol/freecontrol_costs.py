@@ -9,9 +9,8 @@ import json
 import statistics
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ops
@@ -20,21 +19,21 @@ import comfy.samplers
 import comfy.supported_models as supported
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ...core.freecontrol.semantic_basis import Covariance, LayerBasis, principal
+from ...core.freecontrol.semantic_basis import Covariance, principal
 from ...host.gradients import passes, preparation
-from ...host.gradients.recompute import recomputed
 from ...host.models import families
 from ...host.models.taps import Point, Taps
 from ...host.sampling import steering
 from ...playground.image import models, text
 from ...recipes.freecontrol import steps as recipe
+from ...recipes.freecontrol.guide import GuideSettings
+from ...recipes.freecontrol.steps import BasisSettings
+from ..host.counters import LiveBytes
+from ..host.random_models import FULL_SIZE, Recipe, assemble, guided_step, randomise
 from ..playground import scenes
 
 Conditioning = list
@@ -43,13 +42,6 @@ SD15 = {  # its layout, with 64 channels in place of 320
     "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1, "context_dim": 768,
     "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None,
-    "use_temporal_attention": False,
-}  # fmt: skip
-SDXL = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "transformer_depth_middle": 10, "context_dim": 2048, "adm_in_channels": 2816, "num_classes": "sequential", "num_heads": -1,
-    "num_head_channels": 64, "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": True,
     "use_temporal_attention": False,
 }  # fmt: skip
 PICTURES, AT_ONCE, TOKENS, CHANNELS, COMPONENTS = 20, 10, 256, 1280, 64  # of a basis at SD 1.5's size, for each of its layers
@@ -68,6 +60,7 @@ def measure(quick: bool) -> dict[str, float]:
             "basis_time_ratio": basis_time_ratio(pairs),
             "basis_memory_ratio": basis_memory_ratio(),
             "sdxl_step_gb": sdxl_step_gb(),
+            "sdxl_step_gb_recomputed": sdxl_step_gb(recompute=True),
         }
 
 
@@ -89,18 +82,6 @@ def seconds(run: Callable[[], object]) -> float:
 
 def median_ratio(above: Callable[[], object], below: Callable[[], object], pairs: int) -> float:
     return statistics.median(seconds(above) / seconds(below) for _ in range(pairs))
-
-
-# Models of random weights, which take as long as trained ones.
-
-
-def randomise(module: nn.Module) -> None:
-    """The host leaves weights as the memory was; these keep activations near 1."""
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in module.named_parameters():
-        values = torch.randn(weight.shape, generator=generator)
-        scaled = values / weight[0].numel() ** 0.5 if weight.ndim > 1 else 0.1 * values + name.endswith("weight")
-        weight.data.copy_(scaled)
 
 
 def prompt(width: int, tokens: int, seed: int) -> Conditioning:
@@ -129,13 +110,11 @@ def sd15_parts(side: int) -> tuple[ModelPatcher, Conditioning, Conditioning, Ten
 
 def steered(model: ModelPatcher, positive: Conditioning, negative: Conditioning, latent: Tensor, **settings: Any) -> ModelPatcher:
     """With a small basis and a random picture's structure, and otherwise as the nodes are at first."""
-    basis = recipe.build_basis(
-        model, [positive], negative, latent[:1], 4, 2, recipe.CFG, recipe.COMPONENTS, "default", recipe.SHARED, seed=0
-    )
+    basis = recipe.build_basis(model, [positive], negative, latent[:1], BasisSettings(seed_images=4, steps=2))
     picture = torch.randn(latent[:1].shape, generator=torch.Generator().manual_seed(0))
     structure = recipe.read_structure(model, basis, picture, positive, "noise", 2, None, draws=1)
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
-    return recipe.guide(model, structure, points, **settings)
+    return recipe.guide(model, structure, points, GuideSettings(**settings))
 
 
 # Time of a run and of a step.
@@ -166,7 +145,7 @@ def five_row_over_ours(model: ModelPatcher, positive: Conditioning, negative: Co
     """
     steps = 3
     guided = steered(model, positive, negative, latent, appearance=0.0)
-    sigmas = recipe.levels(model, steps + 1, recipe.START, recipe.END - 0.1)
+    sigmas = recipe.levels(model, steps + 1, GuideSettings.start, GuideSettings.end - 0.1)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
     sampler = comfy.samplers.sampler_object("euler")
 
@@ -258,101 +237,37 @@ def basis_memory_ratio() -> float:
 # Memory.
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the memory of tensors from their making until nothing refers to them, autograd included.
-
-    `peak` is in bytes. Tensors that were there before are counted only if `include` is told of them. Fake tensors
-    (torch's FakeTensorMode: shapes without values) count as real ones do; a number that is read from one is 1.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-
-    def include(self, tensor: Tensor, counted: bool = True) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        size = storage.nbytes() if counted else 0
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.live -= size
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor):
-                self.include(leaf, counted=False)
-        if function is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            return 1.0
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.include(leaf)
-        return result
-
-
-Inputs = tuple[nn.Module, list[Point], Tensor, Tensor, Tensor | None]
-
-
-def guided_step(diffusion_model: nn.Module, points: Sequence[Point], x: Tensor, words: Tensor, y: Tensor | None, recompute: bool) -> Tensor:
-    """As host.steering takes it: the unconditional row, then the conditional one with a graph, and back through that.
-
-    The energy is that of FreeControl's coordinates to zero. Attention is torch's own, as on a GPU.
-    """
-    options: dict[str, Any] = {"optimized_attention_override": lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs)}
-    timestep = torch.full((len(x),), 500.0)
-
-    def run(x: Tensor) -> Tensor:
-        return diffusion_model(x, timestep, context=words, y=y, transformer_options=dict(options))
-
-    def energy(features: dict[str, Tensor]) -> Tensor:
-        parts = []
-        for keys in features.values():
-            channels = keys.shape[-1]
-            count = min(recipe.COMPONENTS, channels)
-            layer = LayerBasis(torch.zeros(1, channels), torch.zeros(1, count, channels) + 0.1, torch.ones(1, count))
-            parts.append(layer.coordinates(keys, 0).square().mean((1, 2)))
-        return torch.stack(parts).sum(0)
-
-    with torch.no_grad():
-        unconditional = run(x)
-    taps = Taps(diffusion_model, points, x.shape)
-    with recomputed(diffusion_model) if recompute else nullcontext():
-        conditional, gradient, _ = passes.forward_with_gradient(run, x, taps, energy, diffusion_model)
-    return unconditional + conditional - gradient.to(x)
-
-
-def guided_step_bytes(build: Callable[[], Inputs], recompute: bool = False) -> int:
-    """Peak of a guided step, weights included, of what `build` gives. Nothing is computed."""
+def guided_step_bytes(recipe: Recipe, dtype: torch.dtype, recompute: bool = False, cast: torch.dtype | None = None) -> int:
+    """Peak of a guided step with the nodes' layers, weights included. Nothing is computed. cast: what weights are brought to."""
     with FakeTensorMode(), torch.no_grad():
-        diffusion_model, points, x, words, y = build()
-        with LiveBytes() as memory:
+        model = assemble(recipe, dtype, cast, operations=None if cast else comfy.ops.disable_weight_init)
+        diffusion_model: Any = model.model.diffusion_model
+        diffusion_model.requires_grad_(False).eval()
+        positive = [[text.to(cast or dtype), options] for text, options in recipe.conditioning]
+        x = torch.zeros(1, *recipe.latent)
+        with torch_attention(model), LiveBytes() as memory:
             for weight in (*diffusion_model.parameters(), *diffusion_model.buffers()):
                 memory.include(weight)
-            guided_step(diffusion_model, points, x, words, y, recompute)
+            guided_step(model, families.structure_points(model), x, positive, recompute)
     return memory.peak
 
 
-def sdxl(side: int = 128) -> Inputs:
-    """SDXL in fp16 and the input of one row, for pictures of 8 * `side` pixels."""
-    half = torch.float16
-    unet = UNetModel(**SDXL, dtype=half, device=torch.device("cpu"), operations=comfy.ops.disable_weight_init)
-    unet.requires_grad_(False).eval()
-    family = next(family for family in families.FAMILIES if family.name == "SDXL")
-    points = [layer.key for layer in family.layers(unet)]
-    return unet, points, torch.zeros(1, 4, side, side, dtype=half), torch.zeros(1, 77, 2048, dtype=half), torch.zeros(1, 2816, dtype=half)
+@contextmanager
+def torch_attention(model: ModelPatcher) -> Iterator[None]:
+    """As on a GPU; the CPU has another attention by default, which takes more memory."""
+    options = model.model_options["transformer_options"]
+
+    def attention(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        return (function if torch.is_grad_enabled() else attention_pytorch)(*args, **kwargs)
+
+    options["optimized_attention_override"] = attention
+    yield
+    del options["optimized_attention_override"]
 
 
 def sdxl_step_gb(recompute: bool = False) -> float:
-    """One guided step at 1024 x 1024, in GB of 10^9 bytes."""
-    return guided_step_bytes(sdxl, recompute) / 1e9
+    """One guided step at 1024 x 1024 in fp16, in GB of 10^9 bytes."""
+    return guided_step_bytes(FULL_SIZE["SDXL"], torch.float16, recompute) / 1e9
 
 
 def main() -> None:

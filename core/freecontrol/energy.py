@@ -3,7 +3,7 @@
 Puts `semantic_basis` (coordinates) and `feature_guidance` (energies) together; see there for the paper and its equations.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,12 @@ class Structure:
     coordinates: dict[str, Tensor]
     grids: dict[str, Grid]
     mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Structure":
+        """On a device, but for the sigmas, which decide what is done and stay on the CPU."""
+        coordinates = {name: values.to(device) for name, values in self.coordinates.items()}
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, basis=self.basis.to(device), coordinates=coordinates, mask=mask)
 
     def at(self, layer: str, sigma: float) -> Tensor:
         """Coordinates (B, tokens, N) at a noise level, interpolated over log sigma when all levels share their components."""

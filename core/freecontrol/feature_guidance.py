@@ -64,19 +64,6 @@ def appearance_energy(look: Tensor, sibling: Tensor, spread: Tensor) -> Tensor:
     return (look - sibling).square().sum(-1).mean(-1) / spread
 
 
-def bounded_step(gradient: Tensor, energy: Tensor, rate: float, limit: float) -> Tensor:
-    """What to take off a latent so that its energy falls by the share `rate`, to first order, but not more than `limit` (RMS).
-
-    gradient: (B, ...); energy: (B,). Where the gradient vanishes there is nothing to do, and the step is 0.
-    """
-    flat = gradient.flatten(1)
-    square = flat.square().sum(1)
-    step = flat * (rate * energy / square.clamp(min=1e-30))[:, None]
-    rms = step.square().mean(1).sqrt()
-    shrink = limit / (limit**2 + rms**2).sqrt()  # smooth, so that the limit is approached and never crossed
-    return (step * torch.where(square > 0, shrink, 0)[:, None]).view_as(gradient)
-
-
 def resample(values: Tensor, grid: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Values on a token grid, (B, h * w, N), brought to another grid, (B, h' * w', N)."""
     if grid == new:

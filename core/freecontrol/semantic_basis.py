@@ -42,6 +42,9 @@ class LayerBasis:
     def leading(self, count: int) -> "LayerBasis":
         return LayerBasis(self.mean, self.components[:, :count], self.deviation[:, :count])
 
+    def to(self, device: torch.device | str) -> "LayerBasis":
+        return LayerBasis(self.mean.to(device), self.components.to(device), self.deviation.to(device))
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -64,6 +67,10 @@ class Basis:
         if not 1 <= count <= self.components:
             raise ValueError(f"This basis has {self.components} components a layer; {count} were asked for. Choose 1 to {self.components}.")
         return replace(self, layers={name: layer.leading(count) for name, layer in self.layers.items()})
+
+    def to(self, device: torch.device | str) -> "Basis":
+        """On a device, but for the sigmas, which decide what is done and stay on the CPU."""
+        return replace(self, layers={name: layer.to(device) for name, layer in self.layers.items()})
 
 
 class Covariance:

@@ -3,21 +3,28 @@
 1. `normal` copies the few small inputs (timestep, text) that are inference tensors;
 2. `differentiable` leaves inference mode, turns gradients on and asks the host for operations that have a backward;
 3. `forward_with_gradient` runs the pass, keeps a graph only up to the last layer that is read, and pulls the energy's
-   gradient back through it.
+   gradient back through it. Where that fails for a reason that has a remedy, it does so again with the remedy.
 """
 
+import logging
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ..models.taps import Taps
+from ..models.taps import Point, Taps
+from .preparation import NoGradientError
+from .recompute import recomputed
 
 Energy = Callable[[dict[str, Tensor]], Tensor]
+SMALLER = 2.0**-10  # of a gradient that overflows in half precision: by so much it is scaled down before it is tried again
+TRIES = 3
+log = logging.getLogger(__name__)
 
 
 def normal(tree: Any) -> Any:
@@ -32,23 +39,36 @@ def normal(tree: Any) -> Any:
     return tree
 
 
-_mutating: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # models that were seen to change in place what backward needs
+@dataclass(frozen=True)
+class Settings:
+    """How a pass is differentiated.
+
+    copying: what the model changes in place is copied first if backward needs it (the hidden states of Flux, Hunyuan Video
+    and LTX Video, the skip connections of a U-Net with a ControlNet). It costs a fifth of the time, so only on demand.
+    recompute: blocks are evaluated again during backward (recompute.py). scale: of the gradient while it is in the model.
+    """
+
+    copying: bool = False
+    recompute: bool = False
+    scale: float = 1.0
 
 
 @contextmanager
-def differentiable(diffusion_model: nn.Module, copying: bool = False) -> Iterator[None]:
+def differentiable(diffusion_model: nn.Module, settings: Settings = Settings()) -> Iterator[None]:
     """Holds around a forward pass and its backward pass.
-
-    copying: what the host changes in place is copied first if backward needs it (the hidden states of Flux, Hunyuan Video
-    and LTX Video, the skip connections of a U-Net with a ControlNet). It costs a fifth of the time, so only on demand.
 
     The host then uses formulas that have a derivative instead of its fast kernels: for rotary embeddings, and for scaled
     fp8 weights, which it multiplies in full precision. The output may differ from the plain one by rounding.
     """
     before = comfy.model_management.in_training
     fast: list[Any] = [module for module in diffusion_model.modules() if getattr(module, "_full_precision_mm", True) is False]
-    copies = torch.autograd.graph.allow_mutation_on_saved_tensors() if copying else nullcontext()
-    with torch.inference_mode(False), torch.enable_grad(), copies:
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if settings.copying:
+            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+        if settings.recompute:
+            stack.enter_context(recomputed(diffusion_model))
         try:
             comfy.model_management.in_training = True  # of the whole process: never to be left on
             for module in fast:
@@ -60,52 +80,104 @@ def differentiable(diffusion_model: nn.Module, copying: bool = False) -> Iterato
                 module._full_precision_mm = False
 
 
+class Pass(NamedTuple):
+    """A model's output; d(sum of energies)/dx, in float32 or better; the energies, and the features by name. All detached."""
+
+    output: Tensor
+    gradient: Tensor
+    energies: Tensor
+    features: dict[str, Tensor]
+
+
+_mutating: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # models that were seen to change in place what backward needs
+_large: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # models whose graph was too large for the device
+
+
 def forward_with_gradient(
-    run: Callable[[Tensor], Tensor], x: Tensor, taps: Taps, energy: Energy, diffusion_model: nn.Module
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward pass, and the gradient of an energy of the tapped features.
+    run: Callable[[Tensor], Tensor], x: Tensor, points: Sequence[Point], energy: Energy, diffusion_model: nn.Module, recompute: bool = False
+) -> Pass:
+    """One forward pass, and the gradient of an energy of the features at `points`.
 
-    run: evaluates the model on x, with its other inputs made `normal`; called again where the model turns out to change
-    in place what backward needs. x: (rows, ...). Both an APPLY_MODEL wrapper (x is
-    the sampler's, without concatenated channels; every family) and a DIFFUSION_MODEL wrapper (not in SD 3) can call this.
-    energy: features by name, (rows, tokens, channels) in float32 or better, to one number or one per sample.
-    Returns the model's output, d(sum of energies)/dx in float32 or better, and the energies; all detached.
-
-    The energy is differentiated first and its gradient scaled to at most 1 before it goes through the model, because
-    half precision would lose it otherwise: it shrinks with the number of tokens. The scale is a power of two.
+    run: evaluates the model on x, with its other inputs made `normal`; called again where a remedy is tried. x: (rows, ...).
+    Both an APPLY_MODEL wrapper (x is the sampler's, without concatenated channels; every family) and a DIFFUSION_MODEL
+    wrapper (not in SD 3) can call this. energy: features by name, (rows, tokens, channels) in float32 or better, to one
+    number or one per sample; features that do not depend on x (keys of text) are constants. recompute: spares memory.
+    Raises NoGradientError where memory is too small even so, or where half precision overflows.
     """
-    taps.afterwards = "stop_gradient"
-    if diffusion_model not in _mutating:
+    settings = Settings(diffusion_model in _mutating, recompute or diffusion_model in _large)
+    for _ in range(TRIES):
         try:
-            return _forward_with_gradient(run, x, taps, energy, diffusion_model, copying=False)
-        except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
-                raise
-            _mutating.add(diffusion_model)
-    return _forward_with_gradient(run, x, taps, energy, diffusion_model, copying=True)
+            found = _differentiate(run, x, points, energy, diffusion_model, settings)
+        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+            settings = _remedy(error, settings, diffusion_model)
+            continue
+        half = any(feature.dtype.itemsize < 4 for feature in found.features.values())
+        if not half or bool(found.gradient.isfinite().all()):
+            return found
+        settings = replace(settings, scale=settings.scale * SMALLER)
+    raise NoGradientError(
+        "The gradient of this model overflows in half precision, so it cannot be steered as it is: start ComfyUI with --bf16-unet or "
+        "--fp32-unet, or load another version of the model."
+    )
 
 
-def _forward_with_gradient(
-    run: Callable[[Tensor], Tensor], x: Tensor, taps: Taps, energy: Energy, diffusion_model: nn.Module, copying: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    with differentiable(diffusion_model, copying):
+def _remedy(error: Exception, settings: Settings, diffusion_model: nn.Module) -> Settings:
+    """Settings under which what went wrong should not happen again; raises where there are none."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        if settings.recompute:
+            raise NoGradientError(
+                "The GPU has too little memory for a guided step of this size: make the picture smaller or fewer at once, load the model "
+                "in fp8, or close what else uses the GPU."
+            ) from error
+        log.warning("FreeSteer: the GPU ran out of memory in a guided step; parts of the model are now computed twice instead.")
+        _large.add(diffusion_model)
+        comfy.model_management.soft_empty_cache(True)
+        return replace(settings, recompute=True)
+    if "modified by an inplace operation" in str(error) and not settings.copying:
+        _mutating.add(diffusion_model)
+        return replace(settings, copying=True)
+    raise error
+
+
+def _differentiate(
+    run: Callable[[Tensor], Tensor], x: Tensor, points: Sequence[Point], energy: Energy, diffusion_model: nn.Module, settings: Settings
+) -> Pass:
+    """The energy is differentiated first, and its gradient scaled to `settings.scale` at most before it goes through the
+    model, because half precision would lose it otherwise: it shrinks with the number of tokens. The scale is a power of two.
+    """
+    with differentiable(diffusion_model, settings):
         x = x.detach().clone().requires_grad_()
-        with taps, torch.enable_grad():
+        with Taps(diffusion_model, points, x.shape, stop_gradient=True) as taps, torch.enable_grad():
             output = run(x).detach()
             taps.require_all()
-            features = dict(taps.features)
-            leaves = {name: _widened(feature.detach()).requires_grad_() for name, feature in features.items()}
+            features = taps.features
+            leaves = {name: _widened(feature.detach()).requires_grad_(feature.requires_grad) for name, feature in features.items()}
             torch.set_grad_enabled(True)
             energies = energy(leaves)
-            pulls = torch.autograd.grad(energies.sum(), list(leaves.values()), allow_unused=True)
-            used = {name: pull for name, pull in zip(leaves, pulls, strict=True) if pull is not None}
-            largest = max((float(pull.abs().max()) for pull in used.values()), default=0.0)
-            if largest == 0.0:
-                return output, torch.zeros_like(_widened(x.detach())), energies.detach()
-            scale = 2.0 ** -torch.tensor(largest, dtype=torch.float64).log2().ceil().item()
-            outer = [(pull * scale).to(features[name].dtype) for name, pull in used.items()]
-            (gradient,) = torch.autograd.grad([features[name] for name in used], x, outer)
-    return output, _widened(gradient) / scale, energies.detach()
+            pulls = _pulls(energies, {name: leaf for name, leaf in leaves.items() if leaf.requires_grad})
+            energies = energies.detach()
+            seen = {name: feature.detach() for name, feature in features.items()}
+            if not pulls:
+                return Pass(output, torch.zeros_like(_widened(x.detach())), energies, seen)
+            scale = settings.scale * _power_of_two(torch.stack([pull.abs().max() for pull in pulls.values()]).max())
+            read = [features[name] for name in pulls]
+            del leaves, features, taps  # or they would take as much again while the model's graph is gone through
+            outer = [(pulls.pop(name) * scale).to(feature.dtype) for name, feature in zip(list(pulls), read, strict=True)]
+            (gradient,) = torch.autograd.grad(read, x, outer)
+    return Pass(output, _widened(gradient) / scale, energies, seen)
+
+
+def _pulls(energies: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Derivatives of the sum of energies by those leaves that it depends on."""
+    if not energies.requires_grad:
+        return {}
+    found = torch.autograd.grad(energies.sum(), list(leaves.values()), allow_unused=True)
+    return {name: pull for name, pull in zip(leaves, found, strict=True) if pull is not None}
+
+
+def _power_of_two(largest: Tensor) -> Tensor:
+    """What brings a number to between 1/2 and 1; 1 for 0. Nothing is read from the device."""
+    return torch.where(largest > 0, torch.exp2(-largest.log2().ceil()), 1.0)
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -5,15 +5,19 @@ asked to load the whole model, and its weights are wrapped again as normal tenso
 refused in words.
 """
 
+import math
+
+import comfy.model_management
 import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
+from . import memory
+
 KEY = "freesteer_gradients"
 FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
-ROOM = 16  # a pass with a graph is budgeted like this many rows without one: SDXL at 1024 then has its 4.5 GB
 
 
 class NoGradientError(RuntimeError):
@@ -63,13 +67,35 @@ def _require_derivative(model: ModelPatcher) -> None:
 
 def _before_run(model: ModelPatcher) -> None:
     _require_single_device(model)  # again: the MultiGPU node may come after ours
+    _require_in_place(model)
     rewrap_weights(model.model)
 
 
+def _require_in_place(model: ModelPatcher) -> None:
+    """Weights that come to the device one by one are gone, or overwritten, when the backward pass needs them."""
+    elsewhere = (weight for weight in model.model.diffusion_model.parameters() if weight.device.type != model.load_device.type)
+    if next(elsewhere, None) is not None:
+        raise NoGradientError(
+            "Steering by gradients needs the whole model on the GPU, and ComfyUI keeps a part of it elsewhere: start it without --novram, "
+            "or load a smaller version of the model, such as fp8."
+        )
+
+
 def _load_fully(executor, model, noise_shape, conds, **options):
-    """Weights that are streamed through a buffer would be overwritten before backward needs them; ask for room as well."""
+    """Asks the host for the whole model, and for room for the graph: in rows of a plain pass, as the host counts."""
+    needed = memory.footprint(model, (), noise_shape)
+    free = comfy.model_management.get_total_memory(model.load_device) - model.model_size()
+    room = needed.recomputed if needed.recompute(free) else needed.whole
+    rows = math.ceil(room / model.memory_required([1, *noise_shape[1:]]))
     options["force_full_load"] = True
-    return executor(model, [noise_shape[0] * ROOM, *noise_shape[1:]], conds, **options)
+    try:
+        return executor(model, [max(rows, noise_shape[0]), *noise_shape[1:]], conds, **options)
+    except torch.cuda.OutOfMemoryError as error:
+        size = model.model_size() / 1e9
+        raise NoGradientError(
+            f"Steering by gradients needs the whole model on the GPU ({size:.1f} GB), and it does not fit: load a smaller version of the "
+            "model, such as fp8, or close what else uses the GPU."
+        ) from error
 
 
 def rewrap_weights(module: nn.Module) -> int:

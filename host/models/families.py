@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from .layouts import Layer, Transformer, UNet
+from .layouts import KEPT_BY_GATED, KEPT_BY_TRANSFORMER, Layer, Transformer, UNet
 from .taps import Grid, Point
 
 if TYPE_CHECKING:
@@ -100,7 +100,15 @@ FAMILIES = (
     Family(
         "Lumina 2 and Z-Image",
         ("NextDiT",),
-        Transformer("layers", "attention", FUSED, _square, tokens=lambda _: "last", pad_to=lambda m: m.pad_tokens_multiple or 1),
+        Transformer(
+            "layers",
+            "attention",
+            FUSED,
+            _square,
+            tokens=lambda _: "last",
+            pad_to=lambda m: m.pad_tokens_multiple or 1,
+            kept=KEPT_BY_GATED,
+        ),
         "joint",
     ),
     Family(
@@ -121,6 +129,7 @@ FAMILIES = (
             tokens=lambda m: "first" if m.ref_conv is None else "last",
             cross_path="cross_attn",
             cross_projections=("norm_q", "norm_k", "v"),
+            kept=KEPT_BY_TRANSFORMER,
         ),
         side=640,
     ),
@@ -128,7 +137,13 @@ FAMILIES = (
         "LTX Video",
         ("LTXVModel",),
         Transformer(
-            "transformer_blocks", "attn1", SPLIT, lambda _: (1, 1, 1), cross_path="attn2", cross_projections=("q_norm", "k_norm", "to_v")
+            "transformer_blocks",
+            "attn1",
+            SPLIT,
+            lambda _: (1, 1, 1),
+            cross_path="attn2",
+            cross_projections=("q_norm", "k_norm", "to_v"),
+            kept=KEPT_BY_TRANSFORMER,
         ),
         side=640,
     ),

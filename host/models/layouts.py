@@ -3,6 +3,7 @@
 Modules are found by name and by the names of their classes, so that no version of the host needs to be imported here.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,15 +30,41 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Block:
+    """What can be computed a second time during backward instead of being remembered.
+
+    path: of the module, below the diffusion model. grid: see Point. kept, given: numbers of a token or cell that autograd keeps of what
+    the block computes, and that the block is given. joint: tokens that share its sequence besides those of the image.
+    """
+
+    path: str
+    grid: Point
+    kept: int
+    given: int
+    joint: int = 0
+
+    def tokens(self, latent_shape: Sequence[int]) -> int:
+        """Of one row of the diffusion model's input."""
+        return math.prod(self.grid.grid(latent_shape) or ()) + self.joint
+
+
+# Numbers that autograd keeps for each token and channel, counted with fake tensors (tests/host/gradients/test_memory.py).
+KEPT_BY_RESIDUAL, KEPT_BY_TRANSFORMER, KEPT_BY_JOINT = 4, 23, 12  # the last: blocks of Flux, whose gates and shifts have no graph
+KEPT_BY_GATED = 36  # blocks of Lumina 2, with a gated feed-forward layer and norms before and after each part
+JOINT_TOKENS = 512  # of text, at most, that are counted where it shares the sequence of the image
+
+
+@dataclass(frozen=True)
 class UNet:
     """The host's UNetModel: transformers at several resolutions, each with self-attention (attn1) and text (attn2)."""
 
-    def blocks(self, diffusion_model: nn.Module) -> list[nn.Module]:
-        """What can be computed a second time during backward instead of being remembered."""
-        kinds = ("ResBlock", "VideoResBlock", "SpatialTransformer", "SpatialVideoTransformer")
-        found = [module for module in diffusion_model.modules() if type(module).__name__ in kinds]
-        inner = {id(module) for outer in found for module in outer.modules() if module is not outer}
-        return [module for module in found if id(module) not in inner]
+    def blocks(self, diffusion_model: nn.Module) -> list[Block]:
+        """In the order they run."""
+        return [
+            Block(path, Point(path, path, (2**level, 2**level)), *_kept(module))
+            for _, _, below, level in _unet_blocks(diffusion_model)
+            for path, module in _outermost(diffusion_model.get_submodule(below), below)
+        ]
 
     def attention(self, diffusion_model: nn.Module) -> list[Layer]:
         return list(self._layers(diffusion_model, "attn1"))
@@ -75,6 +102,24 @@ def _unet_blocks(diffusion_model: nn.Module) -> Iterator[tuple[Literal["input", 
         level -= _contains(block, "Upsample")
 
 
+def _outermost(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """The residual blocks and transformer blocks below a module that are not inside of one another."""
+    if type(module).__name__ in ("ResBlock", "VideoResBlock", "BasicTransformerBlock"):
+        yield path, module
+        return
+    for name, child in module.named_children():
+        yield from _outermost(child, f"{path}.{name}")
+
+
+def _kept(module: Any) -> tuple[int, int]:
+    """Numbers of a cell that autograd keeps of a U-Net's block, and that the block is given."""
+    if type(module).__name__ == "BasicTransformerBlock":
+        width = module.attn1.to_q.in_features
+        return KEPT_BY_TRANSFORMER * width, width
+    parts = 2 if type(module).__name__ == "VideoResBlock" else 1  # over space, and over time
+    return parts * KEPT_BY_RESIDUAL * (module.channels + module.out_channels), module.channels
+
+
 def _contains(block: nn.Module, class_name: str) -> bool:
     return any(type(module).__name__ == class_name for module in block.modules())
 
@@ -89,7 +134,7 @@ class Transformer:
 
     stack: path of the stack. attention_path: from a block to its attention over image tokens, whose q, k and v are the
     modules in `projections`, thrice the same if they are fused. cross_path, cross_projections: the same for text, with the
-    modules after which q and k are not changed any more. patch, tokens, pad_to: see Point; read from the model.
+    modules after which q and k are not changed any more. patch, tokens, pad_to: see Point; read from the model. kept: see above.
     """
 
     stack: str
@@ -100,9 +145,18 @@ class Transformer:
     pad_to: Callable[[Any], int] = lambda _: 1
     cross_path: str | None = None
     cross_projections: tuple[str, str, str] = ("", "", "")
+    kept: int = KEPT_BY_JOINT
 
-    def blocks(self, diffusion_model: nn.Module) -> list[nn.Module]:
-        return list(diffusion_model.get_submodule(self.stack).children())
+    def blocks(self, diffusion_model: nn.Module) -> list[Block]:
+        """In the order they run."""
+        patch, joint = self.patch(diffusion_model), 0 if self.cross_path else JOINT_TOKENS
+        found = []
+        for number in range(_count(diffusion_model.get_submodule(self.stack))):
+            path = f"{self.stack}.{number}"
+            projection = diffusion_model.get_submodule(f"{path}.{self.attention_path}.{self.projections[0]}")
+            width = projection.in_features
+            found.append(Block(path, Point(path, path, patch), self.kept * width, width, joint))
+        return found
 
     def attention(self, diffusion_model: nn.Module) -> list[Layer]:
         return list(self._layers(diffusion_model, self.attention_path, self.projections, "block.{}", self.patch(diffusion_model)))

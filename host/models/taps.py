@@ -5,8 +5,7 @@ the same before and after, and patches of other packs stay where they are.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 CONDITIONAL, UNCONDITIONAL = 0, 1  # the host's numbers, in `cond_or_uncond`
 Grid = tuple[int, ...]
-Afterwards = Literal["continue", "stop_gradient", "abort"]
 
 
 class TapError(RuntimeError):
@@ -62,22 +60,15 @@ class Point:
         return projected[:, start : start + count]
 
 
-class _AllRead(Exception):
-    """Ends a forward pass whose rest nobody needs."""
-
-
 class Taps:
     """Records the given points during one forward pass: `features[name]` is (rows, tokens, channels), `grids[name]` its grid.
 
-    `afterwards` is what happens to the rest of the pass once every point has been read: it goes on, it goes on without
-    recording a graph, or it is left (the `with` then ends there; nothing is returned).
+    stop_gradient: whether the rest of the pass records no graph once every point has been read.
     """
 
-    def __init__(
-        self, diffusion_model: nn.Module, points: Sequence[Point], latent_shape: Sequence[int], afterwards: Afterwards = "continue"
-    ):
+    def __init__(self, diffusion_model: nn.Module, points: Sequence[Point], latent_shape: Sequence[int], stop_gradient: bool = False):
         self.points = tuple(points)
-        self.afterwards = afterwards
+        self.stop_gradient = stop_gradient
         self.grids: dict[str, Grid | None] = {point.name: point.grid(latent_shape) for point in points}
         self.features: dict[str, Tensor] = {}
         self._modules = [diffusion_model.get_submodule(point.module) for point in points]
@@ -91,13 +82,12 @@ class Taps:
         self._last = None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        if kind is None or kind is _AllRead:
+        if kind is None:
             self.require_all()
-        return kind is _AllRead
 
     def require_all(self) -> None:
         """A point that was never reached means that something else computes this layer."""
@@ -114,10 +104,8 @@ class Taps:
             self.features[point.name] = point.image_tokens(output, self.grids[point.name])
             if self._last is None and len(self.features) == len(self.points):
                 self._last = point
-            if point is self._last and self.afterwards == "stop_gradient":
+            if point is self._last and self.stop_gradient:
                 torch.set_grad_enabled(False)
-            elif point is self._last and self.afterwards == "abort":
-                raise _AllRead
 
         return record
 
@@ -131,22 +119,3 @@ def branch_rows(transformer_options: Mapping[str, Any], rows: int, branch: int =
     branches = transformer_options["cond_or_uncond"]
     latents = rows // len(branches)
     return [i * latents + row for i, each in enumerate(branches) if each == branch for row in range(latents)]
-
-
-@contextmanager
-def capture(diffusion_model: nn.Module, points: Sequence[Point], latent_shape: Sequence[int]) -> Iterator[Taps]:
-    """Taps for a pass that is only run for its features: it is left after the last point."""
-    with Taps(diffusion_model, points, latent_shape, "abort") as taps:
-        yield taps
-
-
-def attention_probabilities(q: Tensor, k: Tensor, heads: int, key_tokens: slice = slice(None), chunk: int = 1024) -> Tensor:
-    """softmax(q k^T / sqrt(d)) averaged over heads, in float32, for the keys in `key_tokens`.
-
-    q: (rows, n, heads * d), k: (rows, m, heads * d); the result is (rows, n, m'). The softmax is over all m keys before
-    `key_tokens` are cut out. Queries go in chunks, so that the map of all heads never exists at once.
-    """
-    q, k = (t.float().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))  # rows, heads, tokens, d
-    scale = q.shape[-1] ** -0.5
-    parts = [((part * scale) @ k.transpose(-1, -2)).softmax(-1)[..., key_tokens].mean(1) for part in q.split(chunk, dim=2)]
-    return torch.cat(parts, dim=1)

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..models.taps import Point, TapError
-from . import steering
+from . import reading, steering
 
 Conditioning = list
 Visit = Callable[[int, dict[str, Tensor], Tensor], None]
@@ -28,33 +28,23 @@ class Probe(comfy.samplers.Sampler):
         self.points, self.walk = points, walk
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
-        run = extra_args["model_options"]["transformer_options"][steering.KEY]
-        guides, run.guides = run.guides, ()  # the user's own FreeControl, if any, is not part of what is read
-
         def predict(x: Tensor, sigma: Tensor | float) -> tuple[Tensor, dict[str, Tensor]]:
-            run.reading = reading = steering.Reading(x.shape, self.points)
-            try:
-                clean = model_wrap(x, x.new_full((len(x),), float(sigma)), **extra_args)
-            finally:
-                run.reading = None
-            if not reading.passes:
+            options, readout = reading.asking(extra_args["model_options"], reading.Request(x.shape, self.points))
+            clean = model_wrap(x, x.new_full((len(x),), float(sigma)), **{**extra_args, "model_options": options})
+            if not readout.passes:
                 raise TapError(
                     "The picture could not be read: its prompt does not cover the whole of it. Connect a prompt without an area "
                     "(Conditioning Set Area), and take context windows off the model."
                 )
-            return clean, reading.features
+            return clean, readout.features
 
-        try:
-            return self.walk(predict, model_wrap.inner_model.model_sampling, sigmas, noise, latent_image)
-        finally:
-            run.guides = guides
+        return self.walk(predict, model_wrap.inner_model.model_sampling, sigmas, noise, latent_image)
 
 
 def _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas) -> Tensor:
     ending = torch.cat([sigmas, torch.zeros(1)])  # as every schedule of the host has it
-    return comfy.sample.sample_custom(
-        steering.readable(model), noise, cfg, Probe(points, walk), ending, positive, negative, latent, disable_pbar=True, seed=0
-    )
+    plain = reading.readable(steering.without_guides(model))  # the user's own FreeControl, if any, is not part of what is read
+    return comfy.sample.sample_custom(plain, noise, cfg, Probe(points, walk), ending, positive, negative, latent, disable_pbar=True, seed=0)
 
 
 def generate(

@@ -19,9 +19,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...core.freecontrol.feature_guidance import bounded_step
-from ..gradients import passes, preparation
-from ..models.taps import Point, Taps
+from ...core.bounded_step import bounded_step
+from ..gradients import memory, preparation
+from ..models.taps import Point
+from . import reading
+from .reading import Features, Readout, Request
 from .sigma_range import SigmaRange
 
 KEY = "freesteer_steering"
@@ -29,17 +31,20 @@ RATE = 3.0  # energy falls like sigma to this power where nothing limits the ste
 REUSE = 0.2  # of the noise, in powers of e: so near to where a gradient was taken, its step serves again
 MEMORY = 0.3  # of the noise, in powers of e: over this distance a step keeps 1/e of the one before
 LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
-Features = dict[str, Tensor]
+Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
 
 
 class Session(Protocol):
     """One guide in one run; may keep what it learns on the way."""
 
     def energy(self, features: Features, sigma: float) -> Tensor:
-        """Features (latents, tokens, channels) of the conditional rows to one energy a latent."""
+        """Features (latents, tokens, channels) of the conditional rows to one energy a latent.
+
+        Features that do not depend on the latent, such as keys of text, are constants.
+        """
         ...
 
-    def look_ahead(self, predict: "Predict | None", x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+    def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         """Called once, at the first guided step: with what the model predicts from x and reads there without this guide, and
         a way to predict from elsewhere, if there is one."""
         ...
@@ -50,7 +55,9 @@ class Session(Protocol):
 
 
 class Guide(Protocol):
-    """strength: the most that the predicted clean latent is moved, in units of `longest`."""
+    """strength: the most that the predicted clean latent is moved, in units of `longest`. refinements: how many steps are
+    taken one after the other at each noise level, each with a gradient of its own and the same share of that length; 1 costs
+    one backward pass."""
 
     @property
     def points(self) -> Sequence[Point]: ...
@@ -58,50 +65,12 @@ class Guide(Protocol):
     def range(self) -> SigmaRange: ...
     @property
     def strength(self) -> float: ...
+    @property
+    def refinements(self) -> int: ...
 
     def start(self, model: ModelPatcher, latent: Tensor) -> Session:
         """latent: the sampler's noisy x, (B, C, ...), at the first guided step."""
         ...
-
-
-Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
-
-
-@dataclass
-class Reading:
-    """What is wanted from the next conditional pass, and what came of it. positive: its conditions; the first ones if None."""
-
-    shape: torch.Size
-    points: Sequence[Point]
-    energy: Callable[[Features], Tensor] | None = None
-    positive: list | None = None
-    passes: list[Features] = field(default_factory=list)
-    energies: list[Tensor] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)
-    split: bool = False
-    open: bool = False
-
-    @property
-    def features(self) -> Features:
-        """Mean over the passes of a regional prompt: (latents, tokens, channels); empty if none of them could be read."""
-        latents = self.shape[0]
-        return {
-            name: torch.cat([one[name].float().unflatten(0, (-1, latents)) for one in self.passes]).mean(0)
-            for name in (self.passes[0] if self.passes else ())
-        }
-
-
-@dataclass
-class Run:
-    guides: Sequence[Guide]
-    sessions: dict[int, Session] = field(default_factory=dict)
-    reading: Reading | None = None
-    held: "Held | None" = None
-
-    def corrected(self, denoised: Tensor, guides: Sequence[Guide], sigma: float) -> Tensor:
-        for guide in guides:
-            denoised = self.sessions[id(guide)].correct(denoised, sigma)
-        return denoised
 
 
 @dataclass(frozen=True)
@@ -120,83 +89,162 @@ class Held:
         return abs(math.log(max(noise, 1e-9) / max(self.noise, 1e-9)))
 
 
+@dataclass
+class Run:
+    """One sampling run: its guides, and what they have come to so far. recompute: by the points that are read, whether a graph is
+    made smaller at the cost of time."""
+
+    guides: Sequence[Guide]
+    sessions: dict[int, Session] = field(default_factory=dict)
+    held: Held | None = None
+    recompute: dict[tuple[Point, ...], bool] = field(default_factory=dict)
+
+    def active(self, sigma: float, model_sampling: Any) -> list[Guide]:
+        return [guide for guide in self.guides if guide.strength > 0 and guide.range.contains(sigma, model_sampling)]
+
+    def start(self, guides: Sequence[Guide], model: ModelPatcher, x: Tensor) -> list[Session]:
+        """Sessions of the guides that had none yet."""
+        fresh = {id(guide): guide.start(model, x) for guide in guides if id(guide) not in self.sessions}
+        self.sessions.update(fresh)
+        return list(fresh.values())
+
+    def correct(self, denoised: Tensor, guides: Sequence[Guide], sigma: float) -> Tensor:
+        for guide in guides:
+            denoised = self.sessions[id(guide)].correct(denoised, sigma)
+        return denoised
+
+
 def attach(model: ModelPatcher, guide: Guide) -> ModelPatcher:
     """A clone of `model` with one more guide."""
-    m = readable(preparation.prepare(model))
+    m = preparation.prepare(model)
+    if m.get_attachment(KEY) is None:
+        m = reading.readable(m)
+        m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample)
+        m.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise)
     m.set_attachments(KEY, (*(m.get_attachment(KEY) or ()), guide))
     return m
 
 
-def readable(model: ModelPatcher) -> ModelPatcher:
-    """A clone of `model` that can be read during sampling (see probe.py)."""
+def without_guides(model: ModelPatcher) -> ModelPatcher:
+    """A clone of `model` that no guide steers."""
     m = model.clone()
-    if m.get_attachment(KEY) is None:
-        m.set_attachments(KEY, ())
-        m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample)
-        m.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise)
-        m.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, _calc_cond_batch)
-        m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model)  # not every diffusion model has wrappers of its own
+    m.set_attachments(KEY, ())
     return m
 
 
 def _outer_sample(executor, *args, **kwargs):
     guider = executor.class_obj
-    guides = guider.model_patcher.get_attachment(KEY)
-    guider.model_options["transformer_options"][KEY] = Run(guides)  # the host drops these options after the run
+    options = guider.model_options["transformer_options"]  # the host drops these after the run
+    options[KEY] = Run(guider.model_patcher.get_attachment(KEY))
     try:
         return executor(*args, **kwargs)
     finally:
-        guider.model_options["transformer_options"].pop(KEY, None)
+        options.pop(KEY, None)
 
 
 def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None = None):
     run: Run | None = model_options.get("transformer_options", {}).get(KEY)
-    guider = executor.class_obj
-    base = guider.inner_model
     sigma = float(timestep.max())
-    active = [g for g in (run.guides if run else ()) if g.strength > 0 and g.range.contains(sigma, base.model_sampling)]
-    if run is None or not active:
+    guides = run.active(sigma, executor.class_obj.inner_model.model_sampling) if run else []
+    if run is None or not guides:
         return executor(x, timestep, model_options, seed)
 
-    def read(x: Tensor, sigma: float, reading: Reading) -> Tensor:
-        run.reading = reading
-        try:
-            return executor(x, torch.full_like(timestep, sigma), model_options, seed)
-        finally:
-            run.reading = None
+    def evaluate(x: Tensor, sigma: float, request: Request | None = None) -> tuple[Tensor, Readout]:
+        options, readout = reading.asking(model_options, request)
+        return executor(x, torch.full_like(timestep, sigma), options, seed), readout
 
-    points = list({p.name: p for g in active for p in g.points}.values())
-    positive = guider.conds.get("positive")
+    return Step(run, guides, executor.class_obj, evaluate, sigma).take(x)
 
-    def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:
-        reading = Reading(x.shape, points, positive=positive)
-        return read(x, sigma, reading), reading.features
 
-    strongest = max(g.strength for g in active)
-    noise = noise_to_signal(sigma, base.model_sampling)
-    limit = strongest * longest(noise)
-    held = run.held if run.held is not None and run.held.fits(active, x.shape) else None
-    if held is not None and held.distance(noise) < REUSE:
-        return run.corrected(executor(x, timestep, model_options, seed) - limit * held.step, active, sigma)
-    fresh = [g for g in active if id(g) not in run.sessions]
-    run.sessions.update({id(g): g.start(guider.model_patcher, x) for g in fresh})
-    shares = [(run.sessions[id(g)], g.strength / strongest) for g in active]
-    reading = Reading(x.shape, points, lambda features: torch.stack([w * s.energy(features, sigma) for s, w in shares]).sum(0), positive)
-    denoised = read(x, sigma, reading)
-    if not reading.energies:
-        raise preparation.NoGradientError(
-            "Steering found no prompt that covers the whole picture. Regional prompts work with masks (Conditioning Set Mask), "
-            "not with areas (Conditioning Set Area) and not with context windows."
-        )
-    energy = torch.stack(reading.energies).mean(0)
-    gradient = torch.stack(reading.gradients).mean(0)
-    for guide in fresh:
-        run.sessions[id(guide)].look_ahead(None if scheduled(guider.conds) else predict, x, sigma, denoised, reading.features)
-    step = bounded_step(gradient, energy, RATE, limit).to(denoised) / limit
-    if held is not None:
-        step = torch.lerp(step, held.step, math.exp(-held.distance(noise) / MEMORY))
-    run.held = Held(active, noise, step)
-    return run.corrected(denoised - limit * step, active, sigma)
+@dataclass(frozen=True)
+class Step:
+    """One prediction of a run in which guides are active. evaluate: the plain prediction at a noise level, and what a request reads."""
+
+    run: Run
+    guides: Sequence[Guide]
+    guider: Any
+    evaluate: Callable[..., tuple[Tensor, Readout]]
+    sigma: float
+
+    @property
+    def strongest(self) -> float:
+        return max(guide.strength for guide in self.guides)
+
+    @property
+    def noise(self) -> float:
+        return noise_to_signal(self.sigma, self.guider.inner_model.model_sampling)
+
+    @property
+    def limit(self) -> float:
+        """How far the predicted clean latent may be moved, RMS."""
+        return self.strongest * longest(self.noise)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return tuple({point.name: point for guide in self.guides for point in guide.points}.values())
+
+    def take(self, x: Tensor) -> Tensor:
+        """The predicted clean latent (B, C, ...), moved the guides' way."""
+        held = self.run.held if self.run.held is not None and self.run.held.fits(self.guides, x.shape) else None
+        if held is not None and held.distance(self.noise) < REUSE:
+            denoised, _ = self.evaluate(x, self.sigma)
+            return self.run.correct(denoised - self.limit * held.step, self.guides, self.sigma)
+        fresh = self.run.start(self.guides, self.guider.model_patcher, x)
+        denoised, step = self._refined(x, fresh)
+        if held is not None:
+            step = torch.lerp(step, held.step, math.exp(-held.distance(self.noise) / MEMORY))
+        self.run.held = Held(self.guides, self.noise, step)
+        return self.run.correct(denoised - self.limit * step, self.guides, self.sigma)
+
+    def _refined(self, x: Tensor, fresh: Sequence[Session]) -> tuple[Tensor, Tensor]:
+        """The clean latent that is predicted from x without any step, and the step in units of the limit: a sum of several small ones."""
+        count = max(guide.refinements for guide in self.guides)
+        signal = self._signal()
+        start, moved = None, torch.zeros_like(x)
+        for _ in range(count):
+            denoised, readout = self.evaluate(x - signal * self.limit * moved, self.sigma, self._request(x, energy=True))
+            if start is None:
+                start = denoised
+                self._look_ahead(fresh, x, denoised, readout)
+            moved = moved + self._step(readout).to(denoised) / count
+        assert start is not None
+        return start, moved
+
+    def _signal(self) -> float:
+        """The share of the clean latent in x."""
+        sampling = self.guider.inner_model.model_sampling
+        return 1 - self.sigma if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
+
+    def _request(self, x: Tensor, energy: bool) -> Request:
+        recompute = False
+        if energy:
+            if self.points not in self.run.recompute:
+                self.run.recompute[self.points] = memory.must_recompute(self.guider.model_patcher, self.points, x.shape)
+            recompute = self.run.recompute[self.points]
+        return Request(x.shape, self.points, self._energy if energy else None, self.guider.conds.get("positive"), recompute)
+
+    def _energy(self, features: Features) -> Tensor:
+        """Of all guides, (latents,), each with its share of the strength."""
+        parts = [guide.strength / self.strongest * self.run.sessions[id(guide)].energy(features, self.sigma) for guide in self.guides]
+        return torch.stack(parts).sum(0)
+
+    def _step(self, readout: Readout) -> Tensor:
+        """In units of the limit."""
+        if not readout.energies:
+            raise preparation.NoGradientError(
+                "Steering found no prompt that covers the whole picture. Regional prompts work with masks (Conditioning Set Mask), "
+                "not with areas (Conditioning Set Area) and not with context windows."
+            )
+        energy, gradient = torch.stack(readout.energies).mean(0), torch.stack(readout.gradients).mean(0)
+        return bounded_step(gradient, energy, RATE, self.limit) / self.limit
+
+    def _look_ahead(self, fresh: Sequence[Session], x: Tensor, denoised: Tensor, readout: Readout) -> None:
+        def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:
+            clean, seen = self.evaluate(x, sigma, self._request(x, energy=False))
+            return clean, seen.features
+
+        for session in fresh:
+            session.look_ahead(None if scheduled(self.guider.conds) else predict, x, self.sigma, denoised, readout.features)
 
 
 def scheduled(conds: dict[str, list[dict[str, Any]]]) -> bool:
@@ -218,52 +266,3 @@ def longest(noise: float) -> float:
     find their places there, and have to be moved against the noise (measured in `bench freecontrol_front`).
     """
     return noise / (1 + noise**2) ** 0.25
-
-
-def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
-    run: Run | None = model_options.get("transformer_options", {}).get(KEY)
-    reading = run.reading if run else None
-    if reading is None or reading.split:  # split: a later call in this step is another pack's own
-        return executor(model, conds, x_in, timestep, model_options)
-    place = next((i for i, cond in enumerate(conds) if cond is not None and cond is reading.positive), 0)  # dual CFG has it last
-    if conds[place] is None:
-        return executor(model, conds, x_in, timestep, model_options)
-    reading.split = True
-    others = [None if i == place else cond for i, cond in enumerate(conds)]
-    predicted = executor(model, others, x_in, timestep, model_options) if any(c is not None for c in others) else None
-    reading.open = True
-    try:
-        steered = executor(model, [cond if i == place else None for i, cond in enumerate(conds)], x_in, timestep, model_options)
-    finally:
-        reading.open = False
-    return steered if predicted is None else [*predicted[:place], steered[place], *predicted[place + 1 :]]
-
-
-def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
-    options = next((a for a in (*args, *kwargs.values()) if isinstance(a, dict) and KEY in a), None)
-    reading = options[KEY].reading if options else None
-    if reading is None or not reading.open or x.shape[2:] != reading.shape[2:]:
-        return executor(x, timestep, *args, **kwargs)
-    chunks = len(x) // reading.shape[0]
-    diffusion_model = executor.class_obj.diffusion_model
-    energy = reading.energy
-    if energy is None:
-        with Taps(diffusion_model, reading.points, x.shape) as taps:
-            output = executor(x, timestep, *args, **kwargs)
-        reading.passes.append(taps.features)
-        return output
-
-    def energies(features: Features) -> Tensor:
-        parts = [energy({k: f.unflatten(0, (chunks, -1))[i] for k, f in features.items()}) for i in range(chunks)]
-        return torch.cat(parts)
-
-    def run(x: Tensor) -> Tensor:
-        inputs = passes.normal((timestep, *args))  # fresh lists each time: the host takes a ControlNet's answers off them
-        return executor(x, *inputs, **passes.normal(kwargs))
-
-    taps = Taps(diffusion_model, reading.points, x.shape)
-    output, gradient, values = passes.forward_with_gradient(run, x, taps, energies, diffusion_model)
-    reading.gradients += list(gradient.unflatten(0, (chunks, -1)))
-    reading.energies += list(values.unflatten(0, (chunks, -1)))
-    reading.passes.append({name: feature.detach() for name, feature in taps.features.items()})
-    return output

@@ -10,6 +10,7 @@ from ...core.freecontrol import bases_file
 from ...core.freecontrol.bases_file import ModelBasis
 from ...host.models import families
 from ...recipes.freecontrol import steps as recipe
+from ...recipes.freecontrol.steps import BasisSettings
 from ..common import checks
 from . import fits
 from .previews import SeedPictures, coordinate_sheets
@@ -17,6 +18,7 @@ from .types import BASIS, CATEGORY
 
 FOLDER = "freesteer_bases"
 MOST_SEEDS = 500
+DEFAULTS = BasisSettings()
 
 
 def register_folder() -> None:
@@ -29,21 +31,20 @@ def register_folder() -> None:
 register_folder()
 
 
-def make_basis(model, clip, samples, lines, negative, seed_images, count, cfg, components, layers, shared, seed):
-    """A basis, and its first seed picture as a latent."""
+def make_basis(model, clip, samples, lines, negative, settings: BasisSettings):
+    """A basis, the text of its first prompt, and its first seed picture as a latent."""
     positives = [recipe.encode_text(clip, line) for line in lines]
-    seen = SeedPictures(model, seed_images, count)
+    seen = SeedPictures(model, settings.seed_images, settings.steps)
     basis = recipe.build_basis(
-        model, positives, recipe.encode_text(clip, negative), samples, seed_images, count, cfg, components, layers, shared, seed,
-        recipe.pictures_at_once(samples), seen,
-    )  # fmt: skip
-    made = ModelBasis(recipe.basis_on(basis, "cpu"), families.family_of(model).name, tuple(lines), tuple(samples.shape[-2:]))
+        model, positives, recipe.encode_text(clip, negative), samples, settings, seen, recipe.pictures_at_once(samples)
+    )
+    made = ModelBasis(basis.to("cpu"), families.family_of(model).name, tuple(lines), tuple(samples.shape[-2:]))
     return made, positives[0], model.model.process_latent_out(seen.first)
 
 
 def cfg_input(**options):
     return io.Float.Input(
-        "cfg", default=recipe.CFG, min=0.0, max=100.0, step=0.1, tooltip="How closely the seed pictures of the basis follow their "
+        "cfg", default=DEFAULTS.cfg, min=0.0, max=100.0, step=0.1, tooltip="How closely the seed pictures of the basis follow their "
         "prompts. Take about what you sample with; 1 for models without CFG, such as Flux.", **options,
     )  # fmt: skip
 
@@ -76,16 +77,16 @@ class ExtractBasis(io.ComfyNode):
                 ),
                 io.String.Input("negative", default="", multiline=True, tooltip="What the drawn pictures should not show. Usually empty."),
                 io.Int.Input(
-                    "seed_images", default=recipe.SEED_IMAGES, min=1, max=MOST_SEEDS, tooltip="How many pictures are drawn. "
+                    "seed_images", default=DEFAULTS.seed_images, min=1, max=MOST_SEEDS, tooltip="How many pictures are drawn. "
                     "With fewer than ten, layout is found less well; more than forty hardly help, and each costs its time.",
                 ),
                 io.Int.Input(
-                    "steps", default=recipe.STEPS, min=1, max=200, tooltip="Sampling steps of each picture, and how many noise levels "
+                    "steps", default=DEFAULTS.steps, min=1, max=200, tooltip="Sampling steps of each picture, and how many noise levels "
                     "are learnt. It need not be the number of steps you will sample with.",
                 ),
                 cfg_input(),
                 io.Int.Input(
-                    "components", default=recipe.COMPONENTS, min=1, max=1024, tooltip="How finely layout is told. Fewer: coarse "
+                    "components", default=DEFAULTS.components, min=1, max=1024, tooltip="How finely layout is told. Fewer: coarse "
                     "places, freer shapes. More: finer shapes, and more of the looks of a condition comes along.",
                 ),
                 io.Combo.Input(
@@ -93,7 +94,7 @@ class ExtractBasis(io.ComfyNode):
                     "place of whole parts. Fine: outlines. Default: what works best for this model.",
                 ),
                 io.Boolean.Input(
-                    "shared", default=recipe.SHARED, tooltip="On: one set of components for all noise levels, a small file, steadier "
+                    "shared", default=DEFAULTS.shared, tooltip="On: one set of components for all noise levels, a small file, steadier "
                     "shapes. Off: one set for each level, as in the paper.",
                 ),
                 io.Int.Input(
@@ -123,7 +124,8 @@ class ExtractBasis(io.ComfyNode):
         checks.choice("layers", layers, families.CHOICES)
         fits.components(model, layers, components)
         samples = checks.latent(model, latent)
-        made, positive, first = make_basis(model, clip, samples, lines, negative, seed_images, steps, cfg, components, layers, shared, seed)
+        settings = BasisSettings(seed_images, steps, cfg, components, layers, shared, seed)
+        made, positive, first = make_basis(model, clip, samples, lines, negative, settings)
         return io.NodeOutput(made, preview(model, made, first, positive))
 
 

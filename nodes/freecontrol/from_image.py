@@ -1,6 +1,7 @@
 """FreeControl in one node, for those who want a picture first and the parts later."""
 
 import hashlib
+from dataclasses import replace
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -8,11 +9,23 @@ from torch import Tensor
 from ...host.models import families
 from ...host.models.memo import Memo, identity
 from ...recipes.freecontrol import steps as recipe
+from ...recipes.freecontrol.steps import BasisSettings
 from ..common import checks
 from . import fits
 from .basis import cfg_input, make_basis
 from .previews import coordinate_sheets
-from .structure import ALIASES, appearance_input, check_condition, end_input, lines_input, method_input, read, strength_input
+from .structure import (
+    ALIASES,
+    GUIDE,
+    READING,
+    appearance_input,
+    check_condition,
+    end_input,
+    lines_input,
+    method_input,
+    read,
+    strength_input,
+)
 from .types import CATEGORY, ModelBasis, ModelStructure
 
 bases, structures = Memo(), Memo()  # or every change of strength would make them again
@@ -75,15 +88,15 @@ class FreeControlFromImage(io.ComfyNode):
         checks.clip(clip)
         subjects = checks.prompts("subject", subject)
         checks.number("strength", strength, 0, 1000)
-        checks.percents(recipe.START, end_percent)
+        checks.percents(GUIDE.start, end_percent)
         checks.number("appearance", appearance, 0, 1)
         checks.number("cfg", cfg, 0, 100)
-        image, mask = check_condition(model, vae, image, mask, method, recipe.LEVELS, lines)
+        image, mask = check_condition(model, vae, image, mask, method, READING.levels, lines)
         samples = recipe.empty_latent(model, usual_size(model, vae, image)) if latent is None else checks.latent(model, latent)
         made = remembered_basis(model, clip, samples, subjects, cfg)
         structure = remembered_structure(model, clip, made, vae, image, mask, method, lines)
         points = fits.structure_of(model, structure)
-        m = recipe.guide(model, structure.structure, points, strength, end=end_percent, appearance=appearance)
+        m = recipe.guide(model, structure.structure, points, replace(GUIDE, strength=strength, end=end_percent, appearance=appearance))
         return io.NodeOutput(m, coordinate_sheets(structure.structure))
 
 
@@ -101,11 +114,8 @@ def remembered_basis(model, clip, samples, subjects: list[str], cfg: float) -> M
     return bases.recall(
         [*owners, clip.cond_stage_model],
         (key, reading, tuple(subjects), tuple(samples.shape[1:]), cfg),
-        lambda: make_basis(
-            model, clip, samples, subjects, "", recipe.SEED_IMAGES, recipe.STEPS, cfg,
-            recipe.COMPONENTS, "default", recipe.SHARED, seed=0,
-        )[0],
-    )  # fmt: skip
+        lambda: make_basis(model, clip, samples, subjects, "", BasisSettings(cfg=cfg))[0],
+    )
 
 
 def remembered_structure(model, clip, made: ModelBasis, vae, image, mask, method: str, lines: str) -> ModelStructure:
@@ -114,7 +124,7 @@ def remembered_structure(model, clip, made: ModelBasis, vae, image, mask, method
     return structures.recall(
         [*owners, made, vae.first_stage_model],
         (key, content, method, lines),
-        lambda: read(model, made, vae, image, recipe.encode_text(clip, made.prompts[0]), mask, method, recipe.LEVELS, lines, recipe.TINTS),
+        lambda: read(model, made, vae, image, recipe.encode_text(clip, made.prompts[0]), mask, lines, replace(READING, method=method)),
     )
 
 

@@ -4,6 +4,8 @@ from comfy_api.latest import io
 
 from ...core.freecontrol import line_art
 from ...recipes.freecontrol import steps as recipe
+from ...recipes.freecontrol.guide import GuideSettings
+from ...recipes.freecontrol.steps import ReadingSettings
 from ..common import checks
 from . import fits
 from .types import BASIS, CATEGORY, STRUCTURE, ModelBasis, ModelStructure
@@ -12,17 +14,17 @@ CONDITION_OF = {"fill outlines": line_art.fill, "as they are": lambda image: ima
 LINES = tuple(CONDITION_OF)
 MOST_LEVELS, MOST_COLOURINGS = 50, 32
 FORMULAS = ("freesteer", "paper")
+READING, GUIDE = ReadingSettings(), GuideSettings()  # what is offered at first
 ALIASES = [
     "freecontrol", "controlnet", "control net", "canny", "depth", "scribble", "sketch", "pose", "openpose", "lineart", "line art",
     "silhouette", "segmentation", "edge", "hed", "structure", "layout", "t2i adapter", "training free",
 ]  # fmt: skip
 
 
-def read(model, made: ModelBasis, vae, image, positive, mask, method: str, levels: int, lines: str, colourings: int) -> ModelStructure:
+def read(model, made: ModelBasis, vae, image, positive, mask, lines: str, settings: ReadingSettings) -> ModelStructure:
     """The recipe of Structure From Image, with inputs that have been checked."""
-    condition = CONDITION_OF[lines](image)
-    structure = recipe.read_condition(model, made.basis, vae, condition, made.size, positive, method, levels, mask, colourings)
-    return ModelStructure(recipe.structure_on(structure, "cpu"), made.family, made.prompts)
+    structure = recipe.read_condition(model, made.basis, vae, CONDITION_OF[lines](image), made.size, positive, settings, mask)
+    return ModelStructure(structure, made.family, made.prompts)
 
 
 def check_condition(model, vae, image, mask, method: str, levels: int, lines: str):
@@ -38,7 +40,7 @@ def check_condition(model, vae, image, mask, method: str, levels: int, lines: st
 
 def method_input(**options):
     return io.Combo.Input(
-        "method", options=list(recipe.METHODS), default=recipe.METHOD, tooltip="How the picture is read. Noise: in a few "
+        "method", options=list(recipe.METHODS), default=READING.method, tooltip="How the picture is read. Noise: in a few "
         "seconds, and good for filled shapes. Inversion: takes about as long as making a picture, and follows lines better.", **options,
     )  # fmt: skip
 
@@ -52,21 +54,21 @@ def lines_input(**options):
 
 def end_input(**options):
     return io.Float.Input(
-        "end_percent", default=recipe.END, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling. Earlier: "
+        "end_percent", default=GUIDE.end, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling. Earlier: "
         "finer details are the model's own, and it is quicker. Later: the layout is kept more strictly.", **options,
     )  # fmt: skip
 
 
 def strength_input():
     return io.Float.Input(
-        "strength", default=recipe.STRENGTH, min=0.0, max=100.0, step=0.1, tooltip="How strictly the picture follows the layout. 0: "
+        "strength", default=GUIDE.strength, min=0.0, max=100.0, step=0.1, tooltip="How strictly the picture follows the layout. 0: "
         "not at all. Too much shows in the colours. The same value does the same at any number of steps.",
     )  # fmt: skip
 
 
 def appearance_input(**options):
     return io.Float.Input(
-        "appearance", default=recipe.APPEARANCE, min=0.0, max=1.0, step=0.05, tooltip="How much the ground's colour and light stay those "
+        "appearance", default=GUIDE.appearance, min=0.0, max=1.0, step=0.05, tooltip="How much the ground's colour and light stay those "
         "that prompt and seed give without steering. 0: those of the condition leak in a little, and it is quicker. 1: they stay.",
         **options,
     )  # fmt: skip
@@ -99,13 +101,13 @@ class StructureFromImage(io.ComfyNode):
                 ),
                 method_input(),
                 io.Int.Input(
-                    "levels", default=recipe.LEVELS, min=1, max=MOST_LEVELS, tooltip="At how many noise levels the picture is read. 1: "
+                    "levels", default=READING.levels, min=1, max=MOST_LEVELS, tooltip="At how many noise levels the picture is read. 1: "
                     "once, for all of sampling. More: coarse shapes steer the early steps and fine ones the later.",
                 ),
                 lines_input(),
                 io.Int.Input(
-                    "colourings", default=recipe.TINTS, min=1, max=MOST_COLOURINGS, advanced=True, tooltip="In how many random pairs of "
-                    "colours the picture is read by noise. More: less of its own colours come into the result. 1: as it is.",
+                    "colourings", default=READING.colourings, min=1, max=MOST_COLOURINGS, advanced=True, tooltip="In how many random pairs "
+                    "of colours the picture is read by noise. More: less of its own colours come into the result. 1: as it is.",
                 ),
             ],
             outputs=[STRUCTURE.Output(display_name="structure", tooltip="The layout, for FreeControl; Preview Structure shows it.")],
@@ -117,7 +119,7 @@ class StructureFromImage(io.ComfyNode):
         checks.conditioning("positive", positive)
         checks.number("colourings", colourings, 1, MOST_COLOURINGS)
         image, mask = check_condition(model, vae, image, mask, method, levels, lines)
-        return io.NodeOutput(read(model, basis, vae, image, positive, mask, method, levels, lines, colourings))
+        return io.NodeOutput(read(model, basis, vae, image, positive, mask, lines, ReadingSettings(method, levels, colourings)))
 
 
 class FreeControl(io.ComfyNode):
@@ -137,17 +139,17 @@ class FreeControl(io.ComfyNode):
                 STRUCTURE.Input("structure", tooltip="The layout to follow, from Structure From Image."),
                 strength_input(),
                 io.Float.Input(
-                    "start_percent", default=recipe.START, min=0.0, max=1.0, step=0.01, tooltip="When steering starts, as a part of "
+                    "start_percent", default=GUIDE.start, min=0.0, max=1.0, step=0.01, tooltip="When steering starts, as a part of "
                     "sampling. 0: at once. Later leaves the coarse layout to the model.",
                 ),
                 end_input(),
                 io.Float.Input(
-                    "background", default=recipe.BACKGROUND, min=0.0, max=10.0, step=0.05, tooltip="How firmly the subject is kept out "
+                    "background", default=GUIDE.background, min=0.0, max=10.0, step=0.05, tooltip="How firmly the subject is kept out "
                     "of the places where the condition has none. 0: it may grow beyond the mask. Only matters with a mask.",
                 ),
                 appearance_input(),
                 io.Int.Input(
-                    "appearance_components", default=recipe.APPEARANCE_COMPONENTS, min=1, max=64, tooltip="How many parts of the picture "
+                    "appearance_components", default=GUIDE.components, min=1, max=64, tooltip="How many parts of the picture "
                     "keep their own colours, in the paper's formula only. More: closer to the unsteered picture.",
                 ),
                 io.Combo.Input(
@@ -172,12 +174,9 @@ class FreeControl(io.ComfyNode):
         checks.choice("formula", formula, FORMULAS)
         if formula == "paper":
             checks.number("appearance_components", appearance_components, 1, structure.structure.basis.components)
-        return io.NodeOutput(
-            recipe.guide(
-                model, structure.structure, points, strength, start_percent, end_percent, background, appearance, appearance_components,
-                paper=formula == "paper",
-            )
-        )  # fmt: skip
+        paper = formula == "paper"
+        settings = GuideSettings(strength, start_percent, end_percent, background, appearance, appearance_components, paper)
+        return io.NodeOutput(recipe.guide(model, structure.structure, points, settings))
 
 
 NODES = [StructureFromImage, FreeControl]

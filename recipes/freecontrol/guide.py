@@ -16,36 +16,55 @@ LOWEST_SIGMA = 1e-2
 
 
 @dataclass(frozen=True)
-class FreeControlGuide:
-    """One FreeControl on a MODEL.
+class GuideSettings:
+    """How a structure is followed; as the nodes offer it at first. See FreeControl for what each does.
 
     appearance: how much the sibling's look is kept; by the paper's energy of features, whose `components` it compares, or
-    else as the share by which the ground's light and colour go back to the sibling's (core.tone).
+    else as the share by which the ground's light and colour go back to the sibling's (core.freecontrol.tone).
     paper: that energy, and absolute coordinates instead of relative ones.
     """
 
-    structure: Structure
-    points: list[Point]
-    range: SigmaRange
-    strength: float
-    background: float
-    appearance: float
-    components: int
+    strength: float = 2.5
+    start: float = 0.0
+    end: float = 0.5
+    background: float = 1.0
+    appearance: float = 1.0
+    components: int = 2
     paper: bool = False
 
+
+@dataclass(frozen=True)
+class FreeControlGuide:
+    """One FreeControl on a MODEL. structure: on the CPU, so that a MODEL that waits holds no memory of the GPU."""
+
+    structure: Structure
+    points: list[Point]
+    settings: GuideSettings
+    refinements: int = 1
+
+    @property
+    def range(self) -> SigmaRange:
+        return SigmaRange(self.settings.start, self.settings.end)
+
+    @property
+    def strength(self) -> float:
+        return self.settings.strength
+
     def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
+        settings = self.settings
         grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
         low = self.range.resolve(model.get_model_object("model_sampling")).low
-        look = self.appearance if self.paper else 0.0
-        energy = Energy(self.structure, grids, not self.paper, self.background, look, self.components)
-        return FreeControlSession(self, energy, max(low, LOWEST_SIGMA))
+        look = settings.appearance if settings.paper else 0.0
+        structure = self.structure.to(latent.device)
+        energy = Energy(structure, grids, not settings.paper, settings.background, look, settings.components)
+        return FreeControlSession(settings, energy, max(low, LOWEST_SIGMA))
 
 
 @dataclass
 class FreeControlSession:
     """sigmas, grounds: where the sibling was seen, and the channel medians of its clean latent there."""
 
-    guide: FreeControlGuide
+    settings: GuideSettings
     energy_of: Energy
     low: float
     sigmas: list[float] = field(default_factory=list)
@@ -56,7 +75,7 @@ class FreeControlSession:
 
     def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         """Follows the sibling in one long step over most of the guided range."""
-        if self.guide.appearance == 0:
+        if self.settings.appearance == 0:
             return
         self._remember(clean, features, sigma)
         if predict is None:
@@ -68,13 +87,13 @@ class FreeControlSession:
     def _remember(self, clean: Tensor, features: Features, sigma: float) -> None:
         self.sigmas.append(sigma)
         self.grounds.append(tone.ground(clean))
-        if self.guide.paper:
+        if self.settings.paper:
             self.energy_of.remember(features, sigma)
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
-        if self.guide.paper or self.guide.appearance == 0:
+        if self.settings.paper or self.settings.appearance == 0:
             return denoised
-        return tone.toward(denoised, interpolate(self.grounds, self.sigmas, sigma), self.guide.appearance)
+        return tone.toward(denoised, interpolate(self.grounds, self.sigmas, sigma), self.settings.appearance)
 
 
 def as_grid(grid: tuple[int, ...] | None, layer: str) -> Grid:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
@@ -15,28 +15,46 @@ from torch import Tensor
 
 from ...core.freecontrol import semantic_basis, tints
 from ...core.freecontrol.energy import Structure
-from ...core.freecontrol.semantic_basis import Basis, Covariance, LayerBasis
+from ...core.freecontrol.semantic_basis import Basis, Covariance
 from ...host.models import families
 from ...host.models.taps import Point
 from ...host.sampling import probe, steering
-from ...host.sampling.sigma_range import SigmaRange
 from ...host.sampling.steering import Features
-from .guide import FreeControlGuide, as_grid
+from .guide import FreeControlGuide, GuideSettings, as_grid
 
 Conditioning = list
 Progress = Callable[[int, Tensor], None]
 LOWEST_PERCENT = 0.75  # of sampling; what comes later is detail, which no basis needs
 ONE_PERCENT = 0.65  # of sampling, where a condition is read that is read only once (RichControl, https://arxiv.org/abs/2507.02792)
 
-# What the nodes offer at first.
-SEED_IMAGES, STEPS, CFG = 20, 12, 5.0
-COMPONENTS, SHARED = 32, True
 METHODS = ("noise", "inversion")
-METHOD, LEVELS = "noise", 1
-TINTS, DRAWS = 6, 2  # colourings in which a condition is read, and noises for each
 INVERSION_STEPS = 60
-STRENGTH, START, END = 2.5, 0.0, 0.5
-BACKGROUND, APPEARANCE, APPEARANCE_COMPONENTS = 1.0, 1.0, 2
+DRAWS = 2  # noises with which a condition is read
+
+
+@dataclass(frozen=True)
+class BasisSettings:
+    """How a basis is made; as the nodes offer it at first. See Extract Basis for what each does.
+
+    seed_images: how many; steps: of each, and noise levels; shared: one set of components for all levels.
+    """
+
+    seed_images: int = 20
+    steps: int = 12
+    cfg: float = 5.0
+    components: int = 32
+    layers: families.Choice = "default"
+    shared: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """How a condition is read. levels: of noise; colourings: in which it is read by noise (see core.freecontrol.tints)."""
+
+    method: str = METHODS[0]
+    levels: int = 1
+    colourings: int = 6
 
 
 def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
@@ -48,37 +66,37 @@ def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LO
 
 
 def build_basis(
-    model: ModelPatcher, positives: list[Conditioning], negative: Conditioning, latent: Tensor, count: int, steps: int, cfg: float,
-    components: int, layers: families.Choice, shared: bool, seed: int, batch: int = 10, progress: Progress | None = None,
+    model: ModelPatcher, positives: list[Conditioning], negative: Conditioning, latent: Tensor, settings: BasisSettings,
+    progress: Progress | None = None, batch: int = 10,
 ) -> Basis:  # fmt: skip
-    """Makes `count` seed pictures with the prompts in turn and analyses their keys at every one of `steps` noise levels.
+    """Makes seed pictures with the prompts in turn, `batch` at once, and analyses their keys at every noise level.
 
     latent: of any content, (B, C, h, w), as large as the pictures. Raises UnknownModelError, and ValueError for keys that are
     not finite or have fewer channels than `components`.
     """
-    points = families.structure_points(model, layers)
-    sigmas = levels(model, steps)
+    points = families.structure_points(model, settings.layers)
+    sigmas = levels(model, settings.steps)
     statistics: dict[str, list[Covariance]] = {}
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
         for name, keys in features.items():
             seen = statistics.setdefault(name, [])
             if level == len(seen):
-                seen.append(Covariance(keys.shape[-1], components))
+                seen.append(Covariance(keys.shape[-1], settings.components))
             seen[level].update(keys)
         if progress is not None:
             progress(level, clean)
 
-    done = 0
+    done, count = 0, settings.seed_images
     for i, positive in enumerate(positives):
         share = (count * (i + 1)) // len(positives) - (count * i) // len(positives)
         while share > 0:
             size = min(batch, share)
             empty = latent.new_zeros(size, *latent.shape[1:])
-            noise: Any = comfy.sample.prepare_noise(empty, seed + done)
-            probe.generate(model, points, positive, negative, cfg, noise, empty, sigmas, visit)
+            noise: Any = comfy.sample.prepare_noise(empty, settings.seed + done)
+            probe.generate(model, points, positive, negative, settings.cfg, noise, empty, sigmas, visit)
             done, share = done + size, share - size
-    return semantic_basis.build(sigmas, statistics, components, shared)
+    return semantic_basis.build(sigmas, statistics, settings.components, settings.shared)
 
 
 def read_structure(
@@ -90,7 +108,7 @@ def read_structure(
     latent: (B, C, h, w), as the VAE gives it; mask: (1 or B, 1, H, W), of any size. The structure is on the model's device.
     """
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
-    basis = basis_on(basis, model.load_device)
+    basis = basis.to(model.load_device)
     sigmas = levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
     coordinates: dict[str, list[Tensor]] = {}
 
@@ -109,33 +127,11 @@ def read_structure(
     return Structure(basis, sigmas, stacked, grids, mask)
 
 
-def guide(
-    model: ModelPatcher, structure: Structure, points: list[Point], strength: float = STRENGTH, start: float = START, end: float = END,
-    background: float = BACKGROUND, appearance: float = APPEARANCE, components: int = APPEARANCE_COMPONENTS, paper: bool = False,
-) -> ModelPatcher:  # fmt: skip
+def guide(model: ModelPatcher, structure: Structure, points: list[Point], settings: GuideSettings) -> ModelPatcher:
     """A clone of `model` that follows a structure."""
-    if strength == 0:
+    if settings.strength == 0:
         return model.clone()
-    structure = structure_on(structure, model.load_device)
-    range_ = SigmaRange(start, end)
-    return steering.attach(model, FreeControlGuide(structure, points, range_, strength, background, appearance, components, paper))
-
-
-def basis_on(basis: Basis, device: torch.device | str) -> Basis:
-    def moved(layer: LayerBasis) -> LayerBasis:
-        return LayerBasis(*(getattr(layer, part).to(device) for part in ("mean", "components", "deviation")))
-
-    return replace(basis, sigmas=basis.sigmas.cpu(), layers={name: moved(layer) for name, layer in basis.layers.items()})
-
-
-def structure_on(structure: Structure, device: torch.device | str) -> Structure:
-    return replace(
-        structure,
-        basis=basis_on(structure.basis, device),
-        sigmas=structure.sigmas.cpu(),
-        coordinates={name: values.to(device) for name, values in structure.coordinates.items()},
-        mask=None if structure.mask is None else structure.mask.to(device),
-    )
+    return steering.attach(model, FreeControlGuide(structure, points, settings))
 
 
 def pictures_at_once(latent: Tensor) -> int:
@@ -154,15 +150,21 @@ def encode_text(clip, text: str) -> Conditioning:
 
 
 def read_condition(
-    model: ModelPatcher, basis: Basis, vae, pictures: Tensor, size: tuple[int, int], positive: Conditioning, method: str = METHOD,
-    count: int = LEVELS, mask: Tensor | None = None, colourings: int = TINTS,
+    model: ModelPatcher, basis: Basis, vae, pictures: Tensor, size: tuple[int, int], positive: Conditioning,
+    settings: ReadingSettings, mask: Tensor | None = None,
 ) -> Structure:  # fmt: skip
-    """The structure of pictures (B, H, W, 3). By noise they are read in several colourings, whose mean is layout without colour."""
-    tinted = tints.tinted(pictures, colourings if method == "noise" else 1)
+    """The structure of pictures (B, H, W, 3), on the CPU, where it waits until it is used.
+
+    By noise they are read in several colourings, whose mean is layout without colour.
+    """
+    tinted = tints.tinted(pictures, settings.colourings if settings.method == "noise" else 1)
     latents = [encode_pictures(vae, colouring, size) for colouring in tinted]  # all at first, so that the VAE is loaded once
-    read = [read_structure(model, basis, latent, positive, method, count, mask, seed=seed) for seed, latent in enumerate(latents)]
+    read = [
+        read_structure(model, basis, latent, positive, settings.method, settings.levels, mask, seed=seed)
+        for seed, latent in enumerate(latents)
+    ]
     mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
-    return replace(read[0], coordinates=mean)
+    return replace(read[0], coordinates=mean).to("cpu")
 
 
 def encode_pictures(vae, image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ type, so `comfy.sample.sample` runs on it end to end.
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.sample
@@ -17,25 +17,12 @@ from comfy.model_patcher import ModelPatcher
 from comfy.ops import mixed_precision_ops
 from comfy.patcher_extension import WrappersMP
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+from freesteer.benchmarks.host import random_models
+from freesteer.benchmarks.host.random_models import Conditioning, Recipe, conditioning
 from freesteer.host.gradients import passes
+from freesteer.host.gradients.attention import with_derivative
 from freesteer.host.models import taps
 from torch import Tensor
-
-Conditioning = list[list[Any]]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """config: the host's class for the family. unet: the tiny configuration. extra: what replaces its unet_extra_config.
-    latent: shape of one sample, not square. text: (tokens, width) of the conditioning. options: the rest of the conditioning.
-    """
-
-    config: type
-    unet: dict[str, Any]
-    latent: tuple[int, ...]
-    text: tuple[int, int]
-    extra: dict[str, Any] = field(default_factory=dict)
-    options: Callable[[], dict[str, Any]] = dict
 
 
 def _unet(context: int, **changes: Any) -> dict[str, Any]:
@@ -179,14 +166,9 @@ def assemble(
     recipe: Recipe, inference: bool, dtype: torch.dtype, cast: torch.dtype | None, operations: Any = None, load: Any = None
 ) -> ModelPatcher:
     """operations: in place of the host's choice. load: fills the model in place of `fill`."""
-    config = type(recipe.config.__name__, (recipe.config,), {"unet_extra_config": recipe.extra})(dict(recipe.unet))
-    config.set_inference_dtype(dtype, cast)
-    config.custom_operations = operations
     with torch.random.fork_rng(devices=[]), torch.inference_mode(inference):
         torch.manual_seed(0)
-        model = config.get_model({})
-        (load or fill)(model.diffusion_model)
-    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+        return random_models.assemble(recipe, dtype, cast, operations=operations, load=load or fill)
 
 
 def quantised(family: str, form: str) -> Tiny:
@@ -233,7 +215,8 @@ def on_each_call(model: ModelPatcher, body: Callable[[Call], Tensor]) -> ModelPa
         rows = taps.branch_rows(transformer_options, len(x), taps.CONDITIONAL)
 
         def run(x: Tensor, control: Any = control) -> Tensor:
-            return executor(x, t, concat, text, passes.normal(control), transformer_options, **kwargs)
+            options = with_derivative(transformer_options) if torch.is_grad_enabled() else transformer_options
+            return executor(x, t, concat, text, passes.normal(control), options, **kwargs)
 
         return body(Call(executor.class_obj, x, t, rows, run))
 
@@ -253,8 +236,3 @@ def fill(module: torch.nn.Module) -> None:
         parameter.data.copy_(values)
     for buffer in module.buffers():  # SD 3 has its positions in one
         buffer.copy_(torch.randn(buffer.shape))
-
-
-def conditioning(recipe: Recipe, seed: int) -> Conditioning:
-    text = torch.randn(1, *recipe.text, generator=torch.Generator().manual_seed(seed))
-    return [[text, recipe.options()]]

@@ -5,11 +5,9 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from freesteer.host.gradients import passes, preparation
-from freesteer.host.gradients.recompute import recomputed
 from freesteer.host.models import families
-from freesteer.host.models.taps import Taps, capture
+from freesteer.host.models.taps import Taps
 from freesteer.tests.host import tiny
 from torch import Tensor
 
@@ -25,16 +23,16 @@ def linear_energy(features: dict[str, Tensor]) -> Tensor:
     ).sum(0)
 
 
-def with_gradient(call: tiny.Call, energy=linear_energy) -> tuple[Tensor, Tensor, Tensor]:
+def with_gradient(call: tiny.Call, energy=linear_energy, recompute: bool = False) -> passes.Pass:
     diffusion_model = call.model.diffusion_model
-    taps = Taps(diffusion_model, families.structure_points(call.model.current_patcher), call.x.shape)
+    points = families.structure_points(call.model.current_patcher)
     rows = call.rows or [0]
     return passes.forward_with_gradient(
-        call.run, call.x, taps, lambda features: energy({name: f[rows] for name, f in features.items()}), diffusion_model
+        call.run, call.x, points, lambda features: energy({name: f[rows] for name, f in features.items()}), diffusion_model, recompute
     )
 
 
-def guided(model, body=lambda call: with_gradient(call)[0]):
+def guided(model, body=lambda call: with_gradient(call).output):
     """A model on which every evaluation is made by `body`."""
     return tiny.on_each_call(preparation.prepare(model), body)
 
@@ -55,12 +53,12 @@ def assert_gradient_is_right(model: tiny.Tiny, patcher=None, tolerance: float = 
     def check(call: tiny.Call) -> Tensor:
         call = change(call)
         diffusion_model = call.model.diffusion_model
-        output, gradient, energies = with_gradient(call)
+        output, gradient, energies, _ = with_gradient(call)
         along = torch.randn(call.x.shape, generator=torch.Generator().manual_seed(5))
         points = families.structure_points(model.model)
 
         def energy(x: Tensor) -> float:
-            with passes.differentiable(diffusion_model), capture(diffusion_model, points, x.shape) as taps:
+            with passes.differentiable(diffusion_model), Taps(diffusion_model, points, x.shape) as taps:
                 call.run(x)
             return linear_energy({name: f[call.rows].detach().double() for name, f in taps.features.items()}).sum().item()
 
@@ -81,8 +79,7 @@ def assert_gradient_is_right(model: tiny.Tiny, patcher=None, tolerance: float = 
 def test_a_pass_with_gradient_gives_the_sample_of_the_plain_model(family):
     model = tiny.build(family, inference=True)
     before, plain = fingerprint(model.model), model.sample()
-    rounding = 1e-5 if family == "LTX Video" else 0  # of the host's other formula for rotary embeddings
-    torch.testing.assert_close(model.sample(guided(model.model)), plain, rtol=0, atol=rounding)
+    torch.testing.assert_close(model.sample(guided(model.model)), plain, rtol=1e-3, atol=1e-4 * plain.std().item())  # torch's attention
     assert fingerprint(model.model) == before
 
 
@@ -113,7 +110,7 @@ def test_half_precision_keeps_the_gradient_of_a_tiny_energy(compute):
     found: dict[torch.dtype, Tensor] = {}
 
     def note(call: tiny.Call) -> Tensor:
-        output, gradient, _ = with_gradient(call, lambda features: 1e-9 * linear_energy(features))
+        output, gradient, _, _ = with_gradient(call, lambda features: 1e-9 * linear_energy(features))
         found[call.model.get_dtype_inference()] = gradient
         return output
 
@@ -133,16 +130,6 @@ def test_a_lora_is_differentiated_and_leaves_the_model_as_it_was():
     assert_gradient_is_right(model, patched)
     assert not torch.equal(model.sample(patched), plain)
     torch.testing.assert_close(model.sample(), plain, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("family", ["SD 1.5", "Flux", "Wan"])
-def test_torch_attention_is_differentiated_as_well(family):
-    """What a GPU uses; the CPU has another one by default."""
-    model = tiny.build(family, True)
-    patched = model.model.clone()
-    options = patched.model_options["transformer_options"]
-    options["optimized_attention_override"] = lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs)
-    assert_gradient_is_right(model, patched)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -185,17 +172,17 @@ def test_a_controlnet_is_differentiated_as_well_and_when_recomputed(family):
 
 
 def same_gradient_when_recomputed(call: tiny.Call) -> Tensor:
-    passes: list[int] = []
-    block = families.of_diffusion_model(call.model.diffusion_model).layout.blocks(call.model.diffusion_model)[0]
+    evaluations: list[int] = []
+    layout = families.of_diffusion_model(call.model.diffusion_model).layout
+    block = call.model.diffusion_model.get_submodule(layout.blocks(call.model.diffusion_model)[0].path)
     inner = next(module for module in block.modules() if not list(module.children()))
     with_gradient(call)  # finds out whether the model changes in place what backward needs
-    handle = inner.register_forward_pre_hook(lambda *_: passes.append(1))
-    output, gradient, _ = with_gradient(call)
-    once = len(passes)
-    with recomputed(call.model.diffusion_model):
-        again, regradient, _ = with_gradient(call)
+    handle = inner.register_forward_pre_hook(lambda *_: evaluations.append(1))
+    output, gradient, _, _ = with_gradient(call)
+    once = len(evaluations)
+    again, regradient, _, _ = with_gradient(call, recompute=True)
     handle.remove()
-    assert len(passes) == 3 * once > 0
+    assert len(evaluations) == 3 * once > 0
     torch.testing.assert_close(again, output, rtol=0, atol=0)
     torch.testing.assert_close(regradient, gradient, rtol=1e-5, atol=1e-6 * gradient.abs().max().item())
     return output
@@ -209,7 +196,7 @@ def test_conditional_rows_get_the_same_gradient_in_one_call_and_in_two(rows, mon
     def note(call: tiny.Call) -> Tensor:
         if not call.rows:
             return call.run(call.x)
-        output, gradient, energies = with_gradient(call)
+        output, gradient, energies, _ = with_gradient(call)
         assert len(energies) == len(call.rows) == rows
         assert torch.count_nonzero(gradient) == torch.count_nonzero(gradient[call.rows]) > 0
         found.append((len(call.x), gradient[call.rows]))
@@ -228,7 +215,7 @@ def test_an_energy_that_is_zero_or_constant_has_the_gradient_zero():
     model = tiny.build(PLAYGROUND, True)
 
     def check(call: tiny.Call) -> Tensor:
-        output, gradient, energies = with_gradient(call, lambda features: 0 * linear_energy(features))
+        output, gradient, energies, _ = with_gradient(call, lambda features: 0 * linear_energy(features))
         assert not gradient.any() and not energies.any() and gradient.shape == call.x.shape
         return output
 
@@ -247,12 +234,11 @@ def test_an_error_or_an_interrupt_leaves_nothing_behind(family, place, error):
 
     def body(call: tiny.Call) -> Tensor:
         if place == "energy":
-            return with_gradient(call, fail)[0]
+            return with_gradient(call, fail).output
         module = call.model.diffusion_model.get_submodule(families.structure_points(model.model)[-1].module)
         handle = module.register_forward_pre_hook(fail)
         try:
-            with recomputed(call.model.diffusion_model):
-                return with_gradient(call)[0]
+            return with_gradient(call, recompute=True).output
         finally:
             handle.remove()
 
@@ -269,10 +255,10 @@ def test_the_rest_of_the_pass_has_no_graph():
 
     def check(call: tiny.Call) -> Tensor:
         dm = call.model.diffusion_model
-        taps = Taps(dm, families.structure_points(model.model)[:1], call.x.shape)
+        points = families.structure_points(model.model)[:1]
         first, last = dm.input_blocks[1][0], dm.output_blocks[-1][0]
         handles = [block.register_forward_hook(lambda _, __, out: graphs.append(out.requires_grad)) for block in (first, last)]
-        output, _, _ = passes.forward_with_gradient(call.run, call.x, taps, linear_energy, dm)
+        output = passes.forward_with_gradient(call.run, call.x, points, linear_energy, dm).output
         for handle in handles:
             handle.remove()
         assert not output.requires_grad

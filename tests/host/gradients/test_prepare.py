@@ -7,7 +7,7 @@ import torch
 from comfy.model_patcher import ModelPatcher, ModelPatcherDynamic
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy.quant_ops import QUANT_ALGOS
-from freesteer.host.gradients import passes, preparation
+from freesteer.host.gradients import memory, passes, preparation
 from freesteer.tests.host import tiny
 
 PLAYGROUND = "FreeSteer playground"
@@ -42,11 +42,37 @@ def test_the_model_is_loaded_fully_and_with_room(monkeypatch):
         return load(models, memory_required=memory_required, force_full_load=force_full_load, **options)
 
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", record)
+    monkeypatch.setattr(model.model.model, "memory_required", lambda input_shape, cond_shapes=None: 1000 * input_shape[0])
     model.sample(steps=1)
     model.sample(preparation.prepare(model.model), steps=1)
     (plain, plain_full), (room, full) = asked
     assert (plain_full, full) == (False, True)
-    assert room > 3 * plain
+    assert plain == 2000 and room >= memory.footprint(model.model, (), model.latent.shape).whole > plain
+
+
+def test_a_model_that_the_host_keeps_elsewhere_is_refused(monkeypatch):
+    """As --novram does: it leaves weights where they are, and brings each to the GPU when it is needed."""
+    model = tiny.from_recipe(tiny.RECIPES[PLAYGROUND])
+    load = comfy.model_management.load_models_gpu
+
+    def leave_a_part(models, **options):
+        load(models, **options)
+        model.model.model.diffusion_model.get_submodule("out").to("meta")
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", leave_a_part)
+    with pytest.raises(preparation.NoGradientError, match="--novram"):
+        model.sample(preparation.prepare(model.model), steps=1)
+
+
+def test_a_model_that_does_not_fit_is_refused_in_words(monkeypatch):
+    model = tiny.build(PLAYGROUND)
+
+    def fail(models, **options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", fail)
+    with pytest.raises(preparation.NoGradientError, match="does not fit: load a smaller version"):
+        model.sample(preparation.prepare(model.model), steps=1)
 
 
 def test_normal_copies_inference_tensors_only_and_keeps_the_nest():

@@ -4,8 +4,9 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
+from freesteer.core.attention.probabilities import attention_probabilities
 from freesteer.host.models import families
-from freesteer.host.models.taps import CONDITIONAL, UNCONDITIONAL, Point, TapError, Taps, attention_probabilities, branch_rows, capture
+from freesteer.host.models.taps import CONDITIONAL, UNCONDITIONAL, Point, TapError, Taps, branch_rows
 from freesteer.tests.host import tiny
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def in_first_call(model: tiny.Tiny, body) -> None:
 
 def keys(call: tiny.Call, points: list[Point], x: Tensor) -> dict[str, Tensor]:
     """Each point as (rows, channels, *grid)."""
-    with capture(call.model.diffusion_model, points, x.shape) as taps:
+    with Taps(call.model.diffusion_model, points, x.shape) as taps:
         call.run(x)
     return {name: feature.transpose(1, 2).unflatten(2, taps.grids[name] or ()) for name, feature in taps.features.items()}
 
@@ -170,13 +171,6 @@ def test_cross_attention_probabilities_are_the_ones_the_model_uses(family):
     in_first_call(model, check)
 
 
-def test_probabilities_sum_to_one_over_all_tokens_and_are_cut_afterwards():
-    q, k = torch.randn(2, 30, 8), torch.randn(2, 5, 8)
-    whole = attention_probabilities(q, k, heads=2, chunk=7)
-    torch.testing.assert_close(whole.sum(-1), torch.ones(2, 30))
-    torch.testing.assert_close(attention_probabilities(q, k, heads=2, key_tokens=slice(1, 3)), whole[..., 1:3])
-
-
 def test_other_hooks_stay_and_ours_go_even_after_an_error():
     model = tiny.build("FreeSteer playground")
     diffusion_model = model.model.model.diffusion_model
@@ -187,21 +181,6 @@ def test_other_hooks_stay_and_ours_go_even_after_an_error():
         raise comfy.model_management.InterruptProcessingException
     assert list(module._forward_hooks) == [theirs.id]
     theirs.remove()
-
-
-def test_a_pass_for_features_only_is_left_after_the_last_point():
-    model = tiny.build("FreeSteer playground")
-    points = families.structure_points(model.model, "coarse")
-    finished: list[bool] = []
-
-    def check(call: tiny.Call) -> None:
-        with capture(call.model.diffusion_model, points, call.x.shape) as taps:
-            call.run(call.x)
-            finished.append(True)
-        assert set(taps.features) == {point.name for point in points}
-
-    in_first_call(model, check)
-    assert not finished
 
 
 def test_a_layer_that_does_not_run_is_an_error_that_names_it():

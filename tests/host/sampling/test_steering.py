@@ -11,11 +11,15 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.hooks import HookGroup, HookKeyframe, WeightHook
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from freesteer.core.freecontrol.feature_guidance import bounded_step
-from freesteer.host.gradients import preparation
+from freesteer.benchmarks.host.counters import Reads
+from freesteer.core.attention.probabilities import attention_probabilities
+from freesteer.core.bounded_step import bounded_step
+from freesteer.host.gradients import passes, preparation
+from freesteer.host.gradients.recompute import recomputed
 from freesteer.host.models import families
 from freesteer.host.models.taps import Point, TapError
 from freesteer.host.sampling import steering
@@ -52,6 +56,7 @@ class ToTarget:
     energy_of: Callable[[Features], Tensor] = distance
     first: Callable[[Any, Tensor, float], None] = lambda predict, x, sigma: None
     correction: Callable[[Tensor, float], Tensor] = lambda denoised, sigma: denoised
+    refinements: int = 1
     seen: list[tuple[float, Tensor]] = field(default_factory=list)
 
     def start(self, model, latent: Tensor) -> "ToTarget":
@@ -278,6 +283,84 @@ def test_the_first_prompt_of_dual_cfg_is_steered(nested, cfg):
         noise = comfy.sample.prepare_noise(model.latent, 1)
         guider.sample(noise, model.latent, comfy.samplers.sampler_object("euler"), sampler.sigmas, disable_pbar=True, seed=1)
     torch.testing.assert_close(dual.seen[0][1], ordinary.seen[0][1], rtol=1e-4, atol=0)
+
+
+def lack_of_attention(features: Features) -> Tensor:
+    """How little the picture looks at the third word, from queries and keys of text: (pictures,)."""
+    queries, keys = (f for _, f in sorted(features.items(), key=lambda item: item[0].endswith(".q"), reverse=True))
+    return 1 - attention_probabilities(queries, keys, 2, slice(2, 3)).mean((1, 2))
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "SDXL", "SVD", "Wan", "LTX Video", PLAYGROUND])
+def test_an_energy_of_cross_attention_is_lowered(family):
+    """Keys of text do not depend on the latent, and count as constants."""
+    model = tiny.build(family, True)
+    if model.positive[0][0].shape[1] < 3:
+        model = replace(model, positive=[[model.positive[0][0].repeat(1, 4, 1), model.positive[0][1]]])
+    layer = families.family_of(model.model).cross_layers(model.model.model.diffusion_model)[-1]
+    plain, steered = (ToTarget([layer.query, layer.key], strength=strength, energy_of=lack_of_attention) for strength in (1e-9, 2.0))
+    for each in (plain, steered):
+        sample(model, each)
+    assert steered.seen[-1][1] < plain.seen[-1][1]
+
+
+def test_prompts_of_different_length_have_their_own_maps():
+    """A regional prompt is read in one pass for each region, and each has as many keys as words."""
+    model = tiny.build(PLAYGROUND, True)
+    ((text, options),) = model.positive
+    mask = torch.zeros(1, *model.latent.shape[-2:])
+    mask[..., :8] = 1
+    regions = [[words, {**options, "mask": m, "mask_strength": 1.0}] for words, m in ((text, mask), (text[:, :9], 1 - mask))]
+    layer = families.family_of(model.model).cross_layers(model.model.model.diffusion_model)[-1]
+    looked: list[Features] = []
+    steered = ToTarget([layer.query, layer.key], strength=0.3, energy_of=lack_of_attention)
+    steered.look_ahead = lambda predict, x, sigma, clean, features: looked.append(features)
+    sample(replace(model, positive=regions), steered)
+    assert steered.seen and list(looked[0]) == [layer.query.name]  # keys of texts of different length have no mean
+
+
+def test_refinements_lower_the_energy_further_within_the_same_length():
+    model = tiny.build(PLAYGROUND, True)
+    once, often = guide(model, strength=0.3), guide(model, strength=0.3, refinements=4)
+    plain, one, four = (sample(model, *guides, steps=3) for guides in ((), (once,), (often,)))
+    assert len(often.seen) == 4 * len(once.seen)
+    first = [float(energies) for _, energies in often.seen[:4]]
+    assert first == sorted(first, reverse=True)
+    assert often.seen[-4][1] < once.seen[-1][1]
+    assert (four - plain).norm() < 1.5 * (one - plain).norm()
+
+
+@pytest.mark.parametrize("family", ["SDXL", "Flux"])
+def test_a_guided_step_reads_hardly_a_number_from_the_device(family):
+    """Each read makes the CPU wait for the GPU: not one for every layer."""
+    model = tiny.build(family, True)
+    with Reads() as plain:
+        sample(model, steps=2)
+    with Reads() as guided:
+        sample(model, guide(model), steps=2)
+    assert guided.counts["_local_scalar_dense"] - plain.counts["_local_scalar_dense"] <= 2 * 8
+    assert guided.counts["nonzero"] == plain.counts["nonzero"]
+
+
+def test_a_graph_that_does_not_fit_is_made_smaller_and_steers_alike(monkeypatch):
+    model = tiny.build(PLAYGROUND, True)
+    whole = sample(model, guide(model))
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_, **__: 1e5)
+    asked = []
+    monkeypatch.setattr(passes, "recomputed", lambda diffusion_model: asked.append(1) or recomputed(diffusion_model))
+    torch.testing.assert_close(sample(model, guide(model)), whole, rtol=1e-3, atol=1e-3 * whole.std().item())
+    assert asked
+
+
+@pytest.mark.parametrize("override", [lambda f, *a, **k: f(*a, **k).detach(), lambda f, *a, **k: attention_pytorch(*a, **k).detach()])
+def test_attention_without_a_derivative_is_steered_as_any(override):
+    model = tiny.build(PLAYGROUND, True)
+    patcher = model.model.clone()
+    patcher.model_options["transformer_options"]["optimized_attention_override"] = override
+    ordinary, overridden = guide(model), guide(model)
+    sample(model, ordinary)
+    sample(model, overridden, patcher=patcher)
+    torch.testing.assert_close(overridden.seen[-1][1], ordinary.seen[-1][1], rtol=1e-2, atol=0)
 
 
 def test_two_guides_add():

@@ -254,15 +254,17 @@ def test_a_condition_of_any_size_is_read_at_about_the_size_of_the_basis(world: W
 @pytest.mark.parametrize("family", ["SD 1.5", "SDXL", "SD 3", "Flux", "Lumina 2 and Z-Image", "Qwen-Image"])
 def test_other_families_are_steered_by_the_same_recipe(world: World, family: str) -> None:
     from freesteer.recipes.freecontrol import steps as recipe
+    from freesteer.recipes.freecontrol.guide import GuideSettings
+    from freesteer.recipes.freecontrol.steps import BasisSettings
 
     built = tiny.build(family, inference=True)
     before = built.sample()
     with torch.inference_mode():
-        basis = recipe.build_basis(built.model, [built.positive], built.negative, built.latent, 2, 2, 3.0, 4, "default", True, 0)
+        basis = recipe.build_basis(built.model, [built.positive], built.negative, built.latent, BasisSettings(2, 2, 3.0, 4))
         picture = torch.randn(built.latent.shape, generator=torch.Generator().manual_seed(1))
         structure = recipe.read_structure(built.model, basis, picture, built.positive, "noise", 2, None)
         points = [p for p in recipe.families.structure_points(built.model, "all decoder") if p.name in structure.coordinates]
-        model = recipe.guide(built.model, structure, points, end=1.0)
+        model = recipe.guide(built.model, structure, points, GuideSettings(end=1.0))
     steered = built.sample(model)
     assert torch.isfinite(steered).all()
     assert not torch.equal(steered, before)

@@ -6,7 +6,8 @@
 import json
 
 import pytest
-from freesteer.recipes.freecontrol import steps as recipe
+from freesteer.nodes.freecontrol.structure import GUIDE, READING
+from freesteer.recipes.freecontrol.steps import BasisSettings
 from freesteer.tools.load_pack import ROOT
 
 from ..conftest import CLASSES
@@ -34,4 +35,4 @@ def test_it_saves_what_the_demo_lays_out():
 def test_it_shows_the_defaults():
     (inputs,) = [node["inputs"] for node in OURS.values() if node["class_type"] == "FreeSteerFreeControlFromImage"]
     shown = (inputs["strength"], inputs["end_percent"], inputs["appearance"], inputs["method"], inputs["cfg"])
-    assert shown == (recipe.STRENGTH, recipe.END, recipe.APPEARANCE, recipe.METHOD, recipe.CFG)
+    assert shown == (GUIDE.strength, GUIDE.end, GUIDE.appearance, READING.method, BasisSettings().cfg)

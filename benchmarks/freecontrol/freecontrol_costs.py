@@ -18,7 +18,6 @@ import comfy.sample
 import comfy.samplers
 import comfy.supported_models as supported
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -33,7 +32,8 @@ from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.guide import GuideSettings
 from ...recipes.freecontrol.steps import BasisSettings
 from ..host.counters import LiveBytes
-from ..host.random_models import FULL_SIZE, Recipe, assemble, guided_step, randomise
+from ..host.guided_memory import guided_step_bytes
+from ..host.random_models import FULL_SIZE, randomise
 from ..playground import scenes
 
 Conditioning = list
@@ -235,34 +235,6 @@ def basis_memory_ratio() -> float:
 
 
 # Memory.
-
-
-def guided_step_bytes(recipe: Recipe, dtype: torch.dtype, recompute: bool = False, cast: torch.dtype | None = None) -> int:
-    """Peak of a guided step with the nodes' layers, weights included. Nothing is computed. cast: what weights are brought to."""
-    with FakeTensorMode(), torch.no_grad():
-        model = assemble(recipe, dtype, cast, operations=None if cast else comfy.ops.disable_weight_init)
-        diffusion_model: Any = model.model.diffusion_model
-        diffusion_model.requires_grad_(False).eval()
-        positive = [[text.to(cast or dtype), options] for text, options in recipe.conditioning]
-        x = torch.zeros(1, *recipe.latent)
-        with torch_attention(model), LiveBytes() as memory:
-            for weight in (*diffusion_model.parameters(), *diffusion_model.buffers()):
-                memory.include(weight)
-            guided_step(model, families.structure_points(model), x, positive, recompute)
-    return memory.peak
-
-
-@contextmanager
-def torch_attention(model: ModelPatcher) -> Iterator[None]:
-    """As on a GPU; the CPU has another attention by default, which takes more memory."""
-    options = model.model_options["transformer_options"]
-
-    def attention(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        return (function if torch.is_grad_enabled() else attention_pytorch)(*args, **kwargs)
-
-    options["optimized_attention_override"] = attention
-    yield
-    del options["optimized_attention_override"]
 
 
 def sdxl_step_gb(recompute: bool = False) -> float:

@@ -3,6 +3,7 @@
 Puts `semantic_basis` (coordinates) and `feature_guidance` (energies) together; see there for the paper and its equations.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -49,8 +50,8 @@ def log_position(sigmas: Tensor, sigma: float) -> float:
     """Where sigma lies among falling `sigmas`: 0 at the first or above it, L - 1 at the last or below it."""
     if len(sigmas) == 1:
         return 0.0
-    logs = sigmas.clamp(min=1e-6).log().tolist()
-    wanted = torch.tensor(max(sigma, 1e-6)).log().item()
+    logs = [math.log(max(each, 1e-6)) for each in sigmas.tolist()]
+    wanted = math.log(max(sigma, 1e-6))
     for i in range(len(logs) - 1):
         if wanted >= logs[i + 1]:
             return i + min(max((logs[i] - wanted) / (logs[i] - logs[i + 1]), 0.0), 1.0)

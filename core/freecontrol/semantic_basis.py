@@ -16,6 +16,7 @@ Coordinates are divided by the deviation of their component over the seed pictur
 and a coordinate of 1 means the same in every model.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,7 +57,8 @@ class Basis:
 
     def nearest(self, sigma: float) -> int:
         """The level nearest to sigma on a log scale."""
-        return int((self.sigmas.clamp(min=1e-6).log() - torch.tensor(max(sigma, 1e-6)).log()).abs().argmin())
+        distances = [abs(math.log(max(level, 1e-6) / max(sigma, 1e-6))) for level in self.sigmas.tolist()]
+        return distances.index(min(distances))
 
     @property
     def components(self) -> int:
@@ -128,7 +130,7 @@ def _probe(rows: Tensor, width: int) -> Tensor:
     """Orthonormal vectors (C, width) that lie where the rows (n, C) do, as far as a random mixture of some of them tells."""
     some = rows[:: -(-len(rows) // (2 * width))]
     mixture = torch.randn(len(some), width, generator=torch.Generator().manual_seed(0)).to(rows)
-    return torch.linalg.qr(some.mT @ mixture).Q.cpu()
+    return torch.linalg.qr((some.mT @ mixture).cpu()).Q  # there, since not every device has it
 
 
 def principal(factor: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,8 @@ class Reads(TorchDispatchMode):
         name = function.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = self.device == "any" or any(tensor.device.type == self.device for tensor in tensors)
-        if there and (name in WAITING or (name == "_to_copy" and _to_the_cpu(tensors, kwargs))):
+        masked = name in ("index", "index_put_") and any(tensor.dtype == torch.bool for tensor in tensors[1:])
+        if there and (name in WAITING or masked or (name == "_to_copy" and _to_the_cpu(tensors, kwargs))):
             self.counts[name] += 1
         if name == "_local_scalar_dense" and isinstance(args[0], FakeTensor):
             return 1.0

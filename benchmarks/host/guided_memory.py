@@ -32,6 +32,7 @@ ROWS: tuple[tuple[str, torch.dtype, torch.dtype | None, str], ...] = (  # model,
     ("Flux", FP8, torch.bfloat16, "1024 x 1024"),
     ("Wan 1.3B", torch.bfloat16, None, "832 x 480, 81 frames"),
     ("Wan 14B", FP8, torch.bfloat16, "832 x 480, 81 frames"),
+    ("Wan 14B, short", FP8, torch.bfloat16, "832 x 480, 21 frames"),
     ("LTX Video", torch.bfloat16, None, "768 x 512, 97 frames"),
 )
 

@@ -146,6 +146,9 @@ FULL_SIZE = {
     "Wan 14B": Recipe(
         supported.WAN21_T2V, {**WAN, "dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}, (16, 21, 60, 104), (512, 4096)
     ),
+    "Wan 14B, short": Recipe(
+        supported.WAN21_T2V, {**WAN, "dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}, (16, 6, 60, 104), (512, 4096)
+    ),
     "LTX Video": Recipe(
         supported.LTXV,
         {

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -61,7 +62,8 @@ def _cast_weights(block: nn.Module, dtype: torch.dtype) -> int:
 
 def must_recompute(model: ModelPatcher, points: Sequence[Point], latent_shape: Sequence[int]) -> bool:
     """Whether a guided step fits into what the device has free only if blocks are evaluated again; says so in the log."""
-    needed, free = footprint(model, points, latent_shape), comfy.model_management.get_free_memory(model.load_device)
+    needed = footprint(model, points, latent_shape)
+    free: Any = comfy.model_management.get_free_memory(model.load_device)  # a number, where only one is asked for
     if not needed.recompute(free):
         return False
     log.info(

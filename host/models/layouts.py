@@ -153,8 +153,8 @@ class Transformer:
         found = []
         for number in range(_count(diffusion_model.get_submodule(self.stack))):
             path = f"{self.stack}.{number}"
-            projection = diffusion_model.get_submodule(f"{path}.{self.attention_path}.{self.projections[0]}")
-            width = projection.in_features
+            projection: Any = diffusion_model.get_submodule(f"{path}.{self.attention_path}.{self.projections[0]}")
+            width: int = projection.in_features
             found.append(Block(path, Point(path, path, patch), self.kept * width, width, joint))
         return found
 

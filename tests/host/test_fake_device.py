@@ -15,7 +15,7 @@ from freesteer.core.freecontrol.energy import Structure
 from freesteer.core.freecontrol.semantic_basis import Basis, LayerBasis
 from freesteer.host.models import families
 from freesteer.host.sampling.reading import Request
-from freesteer.recipes.freecontrol.guide import FreeControlGuide, GuideSettings
+from freesteer.recipes.freecontrol.guide import FreeControlGuide, GuideSettings, as_grid
 from freesteer.tests.host import tiny
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -33,7 +33,7 @@ def fake_device(monkeypatch) -> Iterator[Reads]:
 def structure_of(model, shape: torch.Size) -> Structure:
     """That of some picture, on the CPU, where a MODEL that waits keeps it."""
     points = families.structure_points(model)
-    grids = {p.name: p.grid(shape)[-2:] for p in points}
+    grids = {p.name: as_grid(p.grid(shape), p.name) for p in points}
     layers, coordinates = {}, {}
     for layer in families.family_of(model).layers(model.model.diffusion_model):
         attention = model.model.diffusion_model.get_submodule(layer.key.module)

@@ -336,7 +336,7 @@ def test_a_guided_step_reads_hardly_a_number_from_the_device(family):
     with Reads() as guided:
         sample(model, guide(model), steps=2)
     assert guided.counts["_local_scalar_dense"] - plain.counts["_local_scalar_dense"] <= 2 * 8
-    assert guided.counts["nonzero"] == plain.counts["nonzero"]
+    assert guided.counts["nonzero"] + guided.counts["index"] == plain.counts["nonzero"] + plain.counts["index"]
 
 
 def test_a_graph_that_does_not_fit_is_made_smaller_and_steers_alike(monkeypatch):

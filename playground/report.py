@@ -1,7 +1,5 @@
-"""What the training left to look at: the loss curves and a sheet of samples. `python tools/inside.py playground.report`."""
+"""What the training left to look at: its curves and a sheet of samples. `python run.py train --stages report`."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..training import curves
+from ..training.files import STATE, load_history
 from .image import models
-from .train import RUNS
 
 PROMPTS = (
     "a red star on grass", "a blue ball on sand", "a yellow heart on water", "a white moon in the night",
@@ -22,13 +21,13 @@ PROMPTS = (
     "a blue heart and a yellow cross on grass", "a black square, a red ring and a blue star on sand",
     "a purple moon, a green heart and a white ball on bricks",
 )  # fmt: skip
-CURVES = {"vae": "psnr", "diffusion": "noise", "referee": "loss"}
+CURVES = {"vae": "psnr", "diffusion": "noise", "referee": "loss"}  # of each stage
 
 
 @torch.inference_mode()
-def samples() -> Tensor:
+def samples(weights: Path) -> Tensor:
     """(B, 3, 128, 128): one picture for each of PROMPTS, by the stock KSampler's default way."""
-    model, clip, vae = models.load()
+    model, clip, vae = models.load(weights)
     encoded: Any = [clip.encode_from_tokens(clip.tokenize(p)) for p in PROMPTS]
     positive = [[torch.cat(encoded), {}]]
     negative = [[clip.encode_from_tokens(clip.tokenize("")), {}]]
@@ -39,6 +38,7 @@ def samples() -> Tensor:
 
 
 def sheet(pictures: Tensor, columns: int = 4, size: int = 224, line: int = 18) -> Image.Image:
+    """The samples with their prompts, each `size` pixels wide under a `line` of text."""
     rows = -(-len(pictures) // columns)
     page = Image.new("RGB", (columns * (size + 8), rows * (size + line + 8)), "white")
     pen = ImageDraw.Draw(page)
@@ -50,33 +50,11 @@ def sheet(pictures: Tensor, columns: int = 4, size: int = 224, line: int = 18) -
     return page
 
 
-def curves(runs: Path, width: int = 900, height: int = 220) -> Image.Image:
-    """One panel a network, from the logs of its training."""
-    page = Image.new("RGB", (width, height * len(CURVES)), "white")
-    pen = ImageDraw.Draw(page)
-    for panel, (name, figure) in enumerate(CURVES.items()):
-        log = json.loads((runs / name / "log.json").read_text())
-        steps, values = [e["step"] for e in log], [e[figure] for e in log]
-        low, high = min(values), max(values)
-        top = panel * height + 30
-        points = [
-            (60 + (width - 80) * s / steps[-1], top + (height - 60) * (high - v) / (high - low)) for s, v in zip(steps, values, strict=True)
-        ]
-        pen.text((60, top - 22), f"{name}: {figure}, {steps[-1]} steps, last {values[-1]:.4g}", fill="black")
-        pen.line([(60, top), (60, top + height - 60), (width - 20, top + height - 60)], fill="grey")
-        pen.text((4, top), f"{high:.3g}", fill="grey")
-        pen.text((4, top + height - 72), f"{low:.3g}", fill="grey")
-        pen.line(points, fill="#2060c0", width=2)
-    return page
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    options = parser.parse_args()
-    curves(options.runs).save(models.WEIGHTS.with_name("training.png"))
-    sheet(samples()).save(models.WEIGHTS.with_name("samples.jpg"), quality=88)
-
-
-if __name__ == "__main__":
-    main()
+def write(runs: Path, out: Path) -> None:
+    """The curves of the stages in `runs`, and samples of the model in `out`, put beside the model."""
+    folder = out / models.WEIGHTS.parent.name
+    found = {f"{stage}: {figure}": runs / stage for stage, figure in CURVES.items() if (runs / stage / STATE).exists()}
+    histories = {title: load_history(place)[CURVES[place.name]] for title, place in found.items()}
+    if histories:
+        curves.draw(histories).save(folder / "training.png")
+    sheet(samples(folder / models.WEIGHTS.name)).save(folder / "samples.jpg", quality=88)

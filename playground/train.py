@@ -1,57 +1,72 @@
-"""Makes the playground's weights again from a seed: `python run.py train`. About two hours on two cores; resumable.
+"""Makes the playground's weights anew from a seed: `python run.py train`. About two hours on two cores.
 
-Stages: the autoencoder, then UNet and text encoder on its latents, and the referee. Each is saved every few hundred steps
-under `playground/runs/`. (The diffusion weights that come with the pack were trained in two goes: 1800 steps to the end, with
-the pixels of objects counting as much as others, and then resumed with the settings of today.)
+Stages: the autoencoder, then UNet and text encoder on its latents, the referee, and a report: curves and samples. Stopped at
+any time, the same command goes on where it was: each stage has its state, and a picture of its curves, in a folder of
+`playground/runs/`. `--steps 20` tries every stage for 20 steps, in a folder apart. (The weights that come with the pack drew
+other random numbers, and their diffusion stage went twice to its end: 1800 steps with the pixels of objects counting as much
+as others, and then resumed with the settings of today.)
 """
 
 import argparse
-import logging
+import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from ..training.loop import RunError
+from ..training.settings import Line
+from . import report
 from .image import models, train_diffusion, train_vae
 from .referee import referee, train_referee
+from .weights import save_compact
 
-RUNS = Path(__file__).parent / "runs"
-STAGES = ("vae", "diffusion", "referee")
+HERE = Path(__file__).parent
 STEPS = {"vae": 1000, "diffusion": 4000, "referee": 2000}
+STAGES = (*STEPS, "report")
 
 
-def save(weights: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in weights.items()}, path)
+def run(stage: str, steps: int, runs: Path, out: Path, seed: int) -> None:
+    """Trains one stage and writes the file of weights that it completes."""
+    parts = {name: runs / name / "weights.safetensors" for name in ("vae", "diffusion")}
+    watch = Line(stage)
+    if stage == "vae":
+        save_file(train_vae.train(runs / stage, steps, seed, watch), parts[stage])
+    elif stage == "diffusion":
+        if not parts["vae"].exists():
+            raise RunError(f"The stage diffusion works on the latents of the stage vae, which has not left {parts['vae']} yet.")
+        vae = load_file(parts["vae"])
+        save_file(train_diffusion.train(models.build_vae(vae), runs / stage, steps, seed, watch), parts[stage])
+    elif stage == "referee":
+        save_compact(train_referee.train(runs / stage, steps, seed, watch), out / "referee" / referee.WEIGHTS.name)
+    else:
+        report.write(runs, out)
+    if stage in parts and all(part.exists() for part in parts.values()):
+        autoencoder = {f"vae.{name}": weight for name, weight in load_file(parts["vae"]).items()}
+        save_compact({**load_file(parts["diffusion"]), **autoencoder}, out / "image" / models.WEIGHTS.name)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where unfinished training is kept")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the weights go, in a folder for each model")
+    parser.add_argument("--steps", type=int, help="of each stage, to try them: all files then lie in a folder of such trials")
+    parser.add_argument("--runs", type=Path, help="where unfinished training is kept")
+    parser.add_argument("--out", type=Path, help="where the weights go, in a folder for each model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    if options.steps is not None and options.steps < 1:
+        parser.error(f"--steps is {options.steps}, and should be 1 or more")
+    trial = options.steps is not None
+    runs = options.runs or HERE / "runs" / (f"{options.steps}-steps" if trial else "")
+    out = options.out or (runs if trial else HERE)
     torch.set_num_threads(2)
-    for stage in options.stages:
-        run(stage, options.runs, options.out, options.seed)
-
-
-def run(stage: str, runs: Path, out: Path, seed: int) -> None:
-    parts = {name: runs / f"{name}.safetensors" for name in ("vae", "diffusion")}
-    steps = STEPS[stage]
-    if stage == "vae":
-        save_file(train_vae.train(runs / "vae", steps, seed), parts["vae"])
-    elif stage == "diffusion":
-        vae = models.build_vae(load_file(parts["vae"]))
-        save_file(train_diffusion.train(vae, runs / "diffusion", steps, seed=seed), parts["diffusion"])
-    else:
-        save(train_referee.train(runs / "referee", steps, seed), out / "referee" / referee.WEIGHTS.name)
-    if parts["diffusion"].exists():
-        autoencoder = {f"vae.{k}": v for k, v in load_file(parts["vae"]).items()}
-        save({**load_file(parts["diffusion"]), **autoencoder}, out / "image" / models.WEIGHTS.name)
+    try:
+        for stage in options.stages:
+            run(stage, options.steps or STEPS.get(stage, 0), runs, out, options.seed)
+    except RunError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(f"Stopped. What was done is kept in {runs}: the same command goes on from there.")
 
 
 if __name__ == "__main__":

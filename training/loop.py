@@ -1,107 +1,149 @@
-"""What the three training scripts share: seeded initialisation, resumable state, averaged weights, and a loss log."""
+"""One loop for all trainers: seeded, and resumable after being stopped at any time.
 
-import json
-import logging
+What a step draws at random depends on the run's seed and the step's number alone, and only states between two steps are
+saved, each file in one move. So a run that was stopped and went on ends with the same bits as one that was not.
+"""
+
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
+from . import curves
+from .files import STATE, save_whole
+from .settings import Progress, Settings, seed_of
+from .signals import noted_signals
+
+Batch = TypeVar("Batch")
+Data = Callable[[int, torch.Generator], Batch]  # of a step, by its number and random numbers
+Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]  # and figures to keep beside it
+Watch = Callable[[Progress], None]
 
 
-def initialise(module: nn.Module, zero: tuple[str, ...] = ()) -> None:
-    """Fills all parameters (the host's layers start as uninitialised memory); names ending in one of `zero` start at 0."""
-    for name, p in module.named_parameters():
-        if name.endswith(zero) if zero else False:
-            nn.init.zeros_(p)
-        elif p.ndim > 1:
-            nn.init.normal_(p, std=1 / math.sqrt(p[0].numel()))
-        elif name.endswith("weight"):
-            nn.init.ones_(p)
-        else:
-            nn.init.zeros_(p)
-        p.requires_grad_(True)
+class RunError(Exception):
+    """Why a run cannot go on, in words for whoever started it."""
 
 
 class Run:
-    """One resumable training: optimiser, learning rate, averaged weights and a log, saved under `folder`."""
+    """The training of one module: its optimiser (AdamW), averaged weights and history. With a `folder`, it is saved there and
+    goes on from there; only what of the module requires a gradient is trained."""
 
-    def __init__(self, module: nn.Module, folder: Path, steps: int, learning_rate: float, ema: float = 0.999):
-        self.module, self.folder, self.steps, self.ema = module, folder, steps, ema
-        folder.mkdir(parents=True, exist_ok=True)
-        self.optimiser = torch.optim.AdamW(module.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-        self.learning_rate = learning_rate
-        self.average = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
-        self.step = 0
-        self.log: list[dict[str, float]] = []
-        self.recent: dict[str, list[float]] = {}
-        self.started = time.time()
-        if self.state_file.exists():
-            self._resume()
+    def __init__(self, module: nn.Module, settings: Settings, folder: Path | None = None):
+        self.module, self.settings = module, settings
+        self.device = next(module.parameters()).device
+        self.file = folder / STATE if folder is not None else None
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+        self.average = {name: (w.float() if w.is_floating_point() else w).clone() for name, w in module.state_dict().items()}
+        self.step = 0  # steps done
+        self.history: dict[str, list[float]] = {}  # the loss and other figures, one value a step
+        self.between_steps = True
+        if self.file is not None and self.file.exists():
+            self._resume(self.file)
 
-    @property
-    def state_file(self) -> Path:
-        return self.folder / "state.pt"
-
-    def _resume(self) -> None:
-        state = torch.load(self.state_file, weights_only=True)
+    def _resume(self, file: Path) -> None:
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        if state["seed"] != self.settings.seed:
+            raise RunError(f"{file} was begun with seed {state['seed']}, not {self.settings.seed}: name another folder for this run.")
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average, self.step, self.log = state["average"], state["step"], state["log"]
-        logger.info("resumed %s at step %d", self.folder.name, self.step)
+        self.average, self.step, self.history = state["average"], state["step"], state["history"]
 
     def save(self) -> None:
+        """The state, and beside it the curves as a picture."""
+        if self.file is None:
+            return
         state = {
             "module": self.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
             "step": self.step,
-            "log": self.log,
+            "history": self.history,
+            "seed": self.settings.seed,
         }
-        partial = self.state_file.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_file)
-        (self.folder / "log.json").write_text(json.dumps(self.log))
+        save_whole(state, self.file)
+        if self.history:
+            curves.draw(self.history).save(self.file.with_name("curves.png"))
 
-    def remaining(self, every: int = 250) -> Iterator[int]:
-        """The steps still to do; saves every so many, and at the end."""
-        while self.step < self.steps:
-            yield self.step
-            self.step += 1
-            if self.step % every == 0 or self.step == self.steps:
-                self.save()
+    def go(
+        self,
+        data: Data[Batch],
+        loss: Loss[Batch],
+        watch: Watch = lambda progress: None,
+        around: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> dict[str, Tensor]:
+        """Does the steps that are left; gives the averaged weights.
 
-    @property
-    def pace(self) -> float:
-        """Share of the learning rate: up over the first 150 steps, down over the last third. Depends on nothing but the step,
-        so that a run can be resumed with another length."""
-        return min(1.0, (self.step + 1) / 150, (self.steps - self.step) / (self.steps / 3))
+        `watch` is called after each step. Whatever it, `data` or `loss` raises ends the run, as do Ctrl-C and SIGTERM (as
+        KeyboardInterrupt, after the step they fall into); the steps done until then are saved, and in `average`.
+        `around` makes a context for the forward and backward pass of each step."""
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("Nothing can be trained in inference mode: wrap the training in torch.inference_mode(False).")
+        first, started = self.step, time.monotonic()
+        with torch.enable_grad(), noted_signals() as stops:
+            try:
+                while self.step < self.settings.steps:
+                    with around():
+                        figures = self._backward(data, loss)
+                    self._update(figures)
+                    pace = (time.monotonic() - started) / (self.step - first)
+                    watch(Progress(self.step, self.settings.steps, figures, (self.settings.steps - self.step) * pace))
+                    if stops:
+                        raise KeyboardInterrupt
+                    if self.step % self.settings.save_every == 0:
+                        self.save()
+            finally:
+                if self.between_steps:  # else an error fell into the update, and the state of the last save is the last good one
+                    self.save()
+        return self.average
 
-    def descend(self, loss: Tensor, **figures: Tensor) -> None:
-        """One optimiser step; `figures` are logged beside the loss as means of 50 steps."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * self.pace
+    def _backward(self, data: Data[Batch], loss: Loss[Batch]) -> dict[str, float]:
+        """Fills the gradients, clipped; gives the loss and its figures. An error leaves the module as it was."""
+        buffers = [buffer.clone() for buffer in self.module.buffers()]
+        try:
+            return self._gradients(data, loss)
+        except BaseException:
+            with torch.no_grad():  # the running means of norms must not keep a step that was not done
+                for buffer, before in zip(self.module.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            raise
+
+    def _gradients(self, data: Data[Batch], loss: Loss[Batch]) -> dict[str, float]:
+        seed = seed_of(self.settings.seed, self.step)
+        torch.manual_seed(seed)  # for what draws without asking for a generator, such as dropout
+        batch = data(self.step, torch.Generator().manual_seed(seed))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+            value, extra = loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimiser.step()
-        decay = min(self.ema, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            live = self.module.state_dict()
-            floating = [k for k in live if live[k].is_floating_point()]
-            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                [self.average[k] for k in floating], [live[k].float() for k in floating], 1 - decay
+        value.backward()
+        length = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip))
+        figures = {name: float(figure.detach()) for name, figure in {"loss": value, **extra}.items()}
+        if not (math.isfinite(figures["loss"]) and math.isfinite(length)):
+            raise RunError(
+                f"In step {self.step + 1} the loss is {figures['loss']:.4g} and the length of its gradient {length:.4g}: the run "
+                "stopped, and the steps before it are kept. Try a smaller learning rate."
             )
-        for name, value in {"loss": loss, **figures}.items():
-            self.recent.setdefault(name, []).append(float(value.detach()))
-        if (self.step + 1) % 50 == 0:
-            means = {name: sum(values) / len(values) for name, values in self.recent.items()}
-            self.recent.clear()
-            self.log.append({"step": self.step + 1, **means})
-            rate = (time.time() - self.started) / 50
-            self.started = time.time()
-            logger.info("%s step %d: %s, %.2f s a step", self.folder.name, self.step + 1, {k: round(v, 4) for k, v in means.items()}, rate)
+        return figures
+
+    @torch.no_grad()
+    def _update(self, figures: dict[str, float]) -> None:
+        """One step of the optimiser, of the average and of the history."""
+        self.between_steps = False
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate_at(self.step)
+        self.optimiser.step()
+        decay = min(self.settings.ema, (self.step + 1) / (self.step + 10))
+        for name, weight in self.module.state_dict().items():
+            if weight.is_floating_point():
+                self.average[name].lerp_(weight.float(), 1 - decay)
+            else:
+                self.average[name].copy_(weight)
+        for name, figure in figures.items():
+            self.history.setdefault(name, []).append(figure)
+        self.step += 1
+        self.between_steps = True

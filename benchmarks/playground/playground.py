@@ -10,15 +10,11 @@ import torch
 from ...playground.image import models
 from ...playground.referee import referee, train_referee
 from ...playground.world import world
-from ...playground.world.captions import PLACES
+from ...playground.world.captions import PLACES, article
 from ...playground.world.textures import BACKGROUNDS
 from . import scenes
 
 Name = tuple[str, str]
-
-
-def article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 def prompts(count: int, objects: int) -> list[tuple[str, list[Name], str]]:

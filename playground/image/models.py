@@ -1,7 +1,7 @@
 """The playground as the host's own MODEL, CLIP and VAE objects."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -9,10 +9,10 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models_base
-import comfy.utils
 import torch
 from torch import Tensor
 
+from ..weights import load_compact
 from . import autoencoder, text
 
 WEIGHTS = Path(__file__).parent / "image.safetensors"
@@ -90,6 +90,6 @@ def build_vae(weights: dict[str, Tensor]) -> comfy.sd.VAE:
 
 def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """MODEL, CLIP and VAE from one file, in which each network has its own prefix."""
-    weights: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
-    unet, words, vae = ({k[len(p) :]: w.float() for k, w in weights.items() if k.startswith(p)} for p in ("unet.", "words.", "vae."))
+    weights = load_compact(path)
+    unet, words, vae = ({k[len(p) :]: w for k, w in weights.items() if k.startswith(p)} for p in ("unet.", "words.", "vae."))
     return build_model(unet), build_clip(words), build_vae(vae)

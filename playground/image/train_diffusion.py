@@ -5,9 +5,9 @@ look at the words of the thing that a pixel shows. Without it a model of this si
 with which shape.
 """
 
-import logging
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from comfy.model_sampling import ModelSamplingDiscrete
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...training.loop import Run, initialise
+from ...training.files import save_whole
+from ...training.initialise import initialise
+from ...training.loop import Run, Watch
+from ...training.settings import Settings
 from ..world import world
 from ..world.captions import GROUND, Caption, caption
 from . import models, text
+from .train_vae import moments
 
-logger = logging.getLogger(__name__)
-
+SCENES = 24_000  # different ones
 BATCH = 64
 DROP_CAPTION = 0.1
 DROP_WORD = 0.01
@@ -44,22 +47,22 @@ class Latents:
 
 @torch.no_grad()
 def encode(vae: models.comfy.sd.VAE, count: int, seed: int, cache: Path) -> Latents:
-    """Renders and encodes `count` scenes; the latents are kept in `cache`, and encoded anew only when it is missing."""
+    """Renders and encodes `count` scenes; the latents are kept in `cache`, and encoded anew only when it holds no such number."""
     scenes = world.sample_scenes(count, torch.Generator().manual_seed(seed))
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
-        return Latents(stored["latent"], stored["masks"], scenes)
+        if len(stored["latent"]) == count:
+            return Latents(stored["latent"], stored["masks"], scenes)
     stage: Any = vae.first_stage_model
     latents, masks = [], []
     for start in range(0, count, 32):
         image, mask = world.render(scenes[start : start + 32])
         with torch.autocast("cpu", torch.bfloat16):
-            mean = stage.quant_conv(stage.encoder(2 * image - 1)).chunk(2, 1)[0]
-        latents.append(mean.half())
+            latents.append(moments(stage, image)[0].half())
         pooled = F.avg_pool2d(mask, 8)
         masks.append(torch.cat([1 - pooled.sum(1, keepdim=True), pooled], 1).half())
     stored = {"latent": torch.cat(latents), "masks": torch.cat(masks)}
-    torch.save(stored, cache)
+    save_whole(stored, cache)
     return Latents(stored["latent"], stored["masks"], scenes)
 
 
@@ -89,6 +92,7 @@ class Diffusion(nn.Module):
         context = self.words(tokens)[0]
         return self.unet(noisy, t, context=context)
 
+    @torch.autocast("cpu", enabled=False)
     def attention_loss(self, groups: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
         """Cross-entropy between what a latent pixel shows and where the first half of the heads look."""
         member = F.one_hot(groups + 1, 5)[..., 1:].float()  # (B, tokens, 4)
@@ -104,40 +108,65 @@ class Diffusion(nn.Module):
         return (torch.stack(losses).mean(0) * weight).mean()
 
 
-def train(vae: models.comfy.sd.VAE, folder: Path, steps: int, scenes: int = 24_000, seed: int = 0) -> dict[str, Tensor]:
+@dataclass
+class Batch:
+    """Noisy latents (B, 4, 16, 16) at times t (B), with the noise in them, the words (B, tokens) and what the words speak of."""
+
+    noisy: Tensor
+    noise: Tensor
+    t: Tensor
+    sigma: Tensor
+    tokens: Tensor
+    groups: Tensor
+    masks: Tensor
+
+
+class Batches:
+    """The batch of each step, from encoded scenes."""
+
+    def __init__(self, data: Latents) -> None:
+        self.data = data
+        self.ids = {word: i for i, word in enumerate(text.WORDS)}
+        self.sigmas: Any = ModelSamplingDiscrete().sigmas
+
+    def captioned(self, scene: int, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """Tokens and groups of one phrasing of a scene; now and then of nothing, for guidance."""
+        if rng.random() < DROP_CAPTION:
+            return text.pad([]), torch.full((text.MAX_TOKENS,), -1)
+        return tokens_and_groups(caption(self.data.scenes, scene, rng), self.ids, rng)
+
+    def __call__(self, step: int, generator: torch.Generator) -> Batch:
+        rng = random.Random(generator.initial_seed())
+        chosen = rng.sample(range(len(self.data.scenes)), BATCH)
+        tokens, groups = (torch.stack(column) for column in zip(*(self.captioned(i, rng) for i in chosen), strict=True))
+        latent, masks = self.data.latent[chosen].float(), self.data.masks[chosen].float()
+        t = torch.randint(1000, (BATCH,), generator=generator)
+        noise = torch.randn(latent.shape, generator=generator)
+        sigma = self.sigmas[t]
+        at = sigma[:, None, None, None]
+        return Batch((latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, tokens, groups, masks)
+
+
+def denoising_loss(network: Diffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The noise loss, weighted by time and place, and the loss of where the attention looks."""
+    predicted = network(batch.noisy, batch.t, batch.tokens).float()
+    snr = 1 / batch.sigma**2
+    importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, :1])
+    error = (importance * (predicted - batch.noise).square()).mean((1, 2, 3)) / importance.mean((1, 2, 3))
+    denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
+    said = batch.tokens[:, 1] != text.END
+    attention = network.attention_loss(batch.groups, batch.masks, (snr / (1 + snr)) * said)
+    return denoising + ATTENTION_WEIGHT * attention, {"noise": error.mean(), "attention": attention}
+
+
+def train(vae: models.comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights of both networks (prefixes `unet.` and `words.`)."""
     torch.manual_seed(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = encode(vae, scenes, seed + 1, folder / "latents.pt")
+    data = encode(vae, min(SCENES, steps * BATCH), seed + 1, folder / "latents.pt")
     network = Diffusion()
     initialise(network, zero=("out_layers.3.weight", "proj_out.weight", "unet.out.2.weight"))
     nn.init.normal_(network.words.text_model.embeddings.token_embedding.weight, std=0.5)
     nn.init.normal_(network.words.text_model.embeddings.position_embedding.weight, std=0.1)
-    run = Run(network, folder, steps, learning_rate=1.5e-3)
-    sigmas: Any = ModelSamplingDiscrete().sigmas
-    ids = {word: i for i, word in enumerate(text.WORDS)}
-    empty, nothing = text.pad([]), torch.full((text.MAX_TOKENS,), -1)
-    for step in run.remaining():
-        rng = random.Random(seed * 1_000_003 + step)
-        chosen = torch.tensor(rng.sample(range(scenes), BATCH))
-        pairs = [
-            (empty, nothing) if rng.random() < DROP_CAPTION else tokens_and_groups(caption(data.scenes, int(i), rng), ids, rng)
-            for i in chosen
-        ]
-        tokens, groups = (torch.stack(column) for column in zip(*pairs, strict=True))
-        latent, masks = data.latent[chosen].float(), data.masks[chosen].float()
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        t = torch.randint(1000, (BATCH,), generator=generator)
-        noise = torch.randn(latent.shape, generator=generator)
-        sigma = sigmas[t][:, None, None, None]
-        noisy = (latent + sigma * noise) / (1 + sigma**2).sqrt()
-        with torch.autograd.graph.allow_mutation_on_saved_tensors():  # the host's text layers add in place
-            with torch.autocast("cpu", torch.bfloat16):
-                predicted = network(noisy, t.float(), tokens)
-            snr = 1 / sigma.flatten() ** 2
-            importance = 1 + (OBJECT_WEIGHT - 1) * (1 - masks[:, :1])
-            error = (importance * (predicted.float() - noise).square()).mean((1, 2, 3)) / importance.mean((1, 2, 3))
-            denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
-            attention = network.attention_loss(groups, masks, (snr / (1 + snr)) * (tokens[:, 1] != text.END))
-            run.descend(denoising + ATTENTION_WEIGHT * attention, noise=error.mean(), attention=attention)
-    return run.average
+    run = Run(network, Settings(steps, learning_rate=1.5e-3, seed=seed, bfloat16=True), folder)
+    # the host's text layers add in place to what the backward pass needs
+    return run.go(Batches(data), partial(denoising_loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)

@@ -1,6 +1,6 @@
 """Trains the playground's autoencoder on rendered scenes."""
 
-import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
-from ...training.loop import Run, initialise
+from ...training.initialise import initialise
+from ...training.loop import Run, Watch
+from ...training.settings import Settings
 from ..world import world
 from . import autoencoder
-
-logger = logging.getLogger(__name__)
 
 KL_WEIGHT = 2e-4
 CROPS = 0.6  # of the training is on quarter-size crops, which are four times cheaper
@@ -35,9 +35,8 @@ def edges(image: Tensor) -> tuple[Tensor, Tensor]:
     return image.diff(dim=-1), image.diff(dim=-2)
 
 
-def scenes_of_step(step: int, crop: bool, seed: int) -> Tensor:
+def pictures(crop: bool, generator: torch.Generator) -> Tensor:
     """The pictures of one step: whole ones, or crops of half their side."""
-    generator = torch.Generator().manual_seed(seed + 1 + step)
     image = world.render(world.sample_scenes(CROP_BATCH if crop else BATCH, generator))[0]
     if not crop:
         return image
@@ -45,25 +44,28 @@ def scenes_of_step(step: int, crop: bool, seed: int) -> Tensor:
     return image[..., top : top + world.SIZE // 2, left : left + world.SIZE // 2].contiguous()
 
 
-def train(folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
+def restoration_loss(vae: AutoencoderKL, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """How far a picture is from what comes back of it, and how far its latent from a normal distribution."""
+    mean, log_variance = moments(vae, image)
+    latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+    restored = decode(vae, latent)
+    square = F.mse_loss(restored, image)
+    edge = sum(F.l1_loss(a, b) for a, b in zip(edges(restored), edges(image), strict=True))
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    loss = 2 * square + F.l1_loss(restored, image) + 0.5 * edge + KL_WEIGHT * kl
+    return loss, {"psnr": -10 * square.log10(), "kl": kl}
+
+
+def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights, with the latents brought to mean 0 and variance 1."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(**autoencoder.CONFIG)
     initialise(vae, zero=("conv2.weight", "proj_out.weight"))
     bias: Any = vae.quant_conv.bias
     nn.init.constant_(bias[autoencoder.CONFIG["embed_dim"] :], -4.0)  # start with little noise on the latent
-    run = Run(vae, folder, steps, learning_rate=1e-3, ema=0.995)
-    for step in run.remaining():
-        image = scenes_of_step(step, step < CROPS * steps, seed)
-        with torch.autocast("cpu", torch.bfloat16):
-            mean, log_variance = moments(vae, image)
-            latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
-            restored = decode(vae, latent)
-        square = F.mse_loss(restored, image)
-        edge = sum(F.l1_loss(a, b) for a, b in zip(edges(restored), edges(image), strict=True))
-        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        run.descend(2 * square + F.l1_loss(restored, image) + 0.5 * edge + KL_WEIGHT * kl, psnr=-10 * square.log10(), kl=kl)
-    vae.load_state_dict(run.average)
+    run = Run(vae, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.995, bfloat16=True), folder)
+    average = run.go(lambda step, generator: pictures(step < CROPS * steps, generator), partial(restoration_loss, vae), watch)
+    vae.load_state_dict(average)
     return standardise(vae, seed)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from scipy.ndimage import label
 from torch import Tensor, nn
 
+from ..weights import load_compact
 from ..world.textures import BACKGROUNDS
 from ..world.world import COLOUR_NAMES, SHAPES
 
@@ -81,7 +81,7 @@ class Segmenter(nn.Module):
 
 def load(path: Path = WEIGHTS) -> Segmenter:
     network = Segmenter()
-    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    network.load_state_dict(load_compact(path))
     return network.eval().requires_grad_(False)
 
 

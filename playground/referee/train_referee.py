@@ -1,5 +1,7 @@
 """Trains the referee on augmented renders, and measures it on held-out ones."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,7 +10,8 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from ...core.measures.masks import overlap
-from ...training.loop import Run
+from ...training.loop import Run, Watch
+from ...training.settings import Settings
 from ..world import world
 from ..world.textures import BACKGROUNDS
 from ..world.world import COLOUR_NAMES, SHAPES, Scenes
@@ -41,24 +44,42 @@ def targets(scenes: Scenes, masks: Tensor) -> tuple[Tensor, Tensor]:
     return shape * solid, colour * solid
 
 
-def train(folder: Path, steps: int, seed: int = 0) -> dict[str, Tensor]:
+@dataclass
+class Named:
+    """Pictures (B, 3, H, W) with the classes of what they show: shape and colour maps (B, H/2, W/2), grounds (B)."""
+
+    image: Tensor
+    shape: Tensor
+    colour: Tensor
+    ground: Tensor
+
+
+def named_pictures(generator: torch.Generator) -> Named:
+    """The batch of one step, three quarters of it augmented."""
+    scenes = world.sample_scenes(BATCH, generator, COUNTS)
+    image, masks = world.render(scenes)
+    image[: BATCH * 3 // 4] = augment(image[: BATCH * 3 // 4], generator)
+    return Named(image, *targets(scenes, masks), scenes.background)
+
+
+def naming_loss(network: Segmenter, batch: Named) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropies of the shape and colour of every pixel, and of the ground."""
+    shape, colour, ground = (logits.float() for logits in network(batch.image))
+    weight = 1 + (OBJECT_WEIGHT - 1) * (batch.shape > 0)
+    shape_loss, colour_loss = (
+        (weight * F.cross_entropy(logits, truth, reduction="none")).mean()
+        for logits, truth in ((shape, batch.shape), (colour, batch.colour))
+    )
+    ground_loss = F.cross_entropy(ground, batch.ground)
+    return shape_loss + colour_loss + 0.1 * ground_loss, {"ground": ground_loss}
+
+
+def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+    """Trains, or goes on; gives the averaged weights."""
     torch.manual_seed(seed)
     network = Segmenter()
-    run = Run(network, folder, steps, learning_rate=2e-3, ema=0.99)
-    for step in run.remaining():
-        generator = torch.Generator().manual_seed(seed + 1 + step)
-        scenes = world.sample_scenes(BATCH, generator, COUNTS)
-        image, masks = world.render(scenes)
-        image[: BATCH * 3 // 4] = augment(image[: BATCH * 3 // 4], generator)
-        shape_map, colour_map = targets(scenes, masks)
-        with torch.autocast("cpu", torch.bfloat16):
-            shape, colour, ground = network(image)
-        weight = 1 + (OBJECT_WEIGHT - 1) * (shape_map > 0)
-        loss = (weight * F.cross_entropy(shape.float(), shape_map, reduction="none")).mean()
-        loss = loss + (weight * F.cross_entropy(colour.float(), colour_map, reduction="none")).mean()
-        ground_loss = F.cross_entropy(ground.float(), scenes.background)
-        run.descend(loss + 0.1 * ground_loss, ground=ground_loss)
-    return run.average
+    run = Run(network, Settings(steps, learning_rate=2e-3, seed=seed, ema=0.99, bfloat16=True), folder)
+    return run.go(lambda step, generator: named_pictures(generator), partial(naming_loss, network), watch)
 
 
 def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, list[bool]]:

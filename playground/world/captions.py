@@ -37,6 +37,10 @@ class Caption:
         return " ".join(self.words).replace(" ,", ",")
 
 
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
 def _phrase(text: str, group: int | None) -> list[tuple[str, int | None]]:
     return [(word, group) for word in text.split()]
 
@@ -48,8 +52,7 @@ def _object(scenes: Scenes, i: int, slot: int, rng: random.Random) -> list[tuple
     colour = COLOUR_NAMES[int(scenes.colour[i, slot])] if draw > 0.08 else ""
     shape = SHAPES[int(scenes.shape[i, slot])] if draw < 0.96 else ANY_SHAPE
     words = f"{size} {colour} {shape}".split()
-    article = "an" if words[0][0] in "aeiou" else "a"
-    return [(article, None), *_phrase(" ".join(words), slot + 1)]
+    return [(article(words[0]), None), *_phrase(" ".join(words), slot + 1)]
 
 
 def _relation(scenes: Scenes, i: int, first: int, second: int) -> str:
@@ -81,4 +84,4 @@ def caption(scenes: Scenes, i: int, rng: random.Random) -> Caption:
 
 def prompt(colour: str, shape: str, background: str) -> str:
     """The plainest caption of one object."""
-    return f"a {colour} {shape} {PLACES[background]}" if colour != "orange" else f"an {colour} {shape} {PLACES[background]}"
+    return f"{article(colour)} {colour} {shape} {PLACES[background]}"

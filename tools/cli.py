@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("bench", bench, "one benchmark; further arguments go to it").add_argument("name", help="one in benchmarks/, without .py")
     add("train", train, "makes the playground's weights again; further arguments go to it")
     add("lint", lint, "ruff and pyright")
+    add("mutants", mutants, "changes one sign at a time in a copy, and lists what the tests do not notice; further arguments go to it")
     return root
 
 
@@ -134,6 +135,11 @@ def train(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def run_module(name: str, rest: Sequence[str]) -> int:
     place = prepare(None, RUNTIME)
     return run([str(place.python), str(ROOT / "tools" / "inside.py"), name, *rest], place)
+
+
+def mutants(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    place = prepare(None, [*RUNTIME, "pytest"])
+    return run([str(place.python), "-m", "tools.mutants", *rest], place)
 
 
 def lint(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -1,5 +1,4 @@
 import math
-import time
 from collections.abc import Iterator
 from functools import cache
 
@@ -288,9 +287,3 @@ def test_corruption_repeats_by_its_seed_and_leaves_the_clip_alone():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0]) and not torch.equal(first[1], other[1])
     assert torch.equal(clip.frames, before[0]) and torch.equal(clip.depth, before[1])
-
-
-def test_one_core_draws_a_clip_in_five_seconds():
-    started = time.process_time()
-    clips.draw("sideways")
-    assert time.process_time() - started < 5

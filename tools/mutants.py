@@ -158,15 +158,14 @@ def imports(file: Path, module: str) -> bool:
 
 
 def nearest_tests(root: Path, path: Path) -> list[list[str]]:
-    """Test files in rings, the nearest first, as pytest takes them: of the folder of the same name, those that import the
-    module, then the others; if it has no such folder, those that import it from anywhere."""
-    mirror = root / "tests" / path.parent
+    """Test files in rings, the nearest first, as pytest takes them: those that import the module, from the folder of the same
+    name or, if none there does, from anywhere; then the others of that folder."""
     module = ".".join(path.with_suffix("").parts)
-    inside = sorted(mirror.glob("test_*.py"))
+    inside = sorted((root / "tests" / path.parent).glob("test_*.py"))
     near = [file for file in inside if imports(file, module)]
-    far = [file for file in inside if file not in near]
-    if not inside:
+    if not near:
         near = [file for file in sorted((root / "tests").rglob("test_*.py")) if imports(file, module)]
+    far = [file for file in inside if file not in near]
     return [[file.relative_to(root).as_posix() for file in ring] for ring in (near, far) if ring]
 
 

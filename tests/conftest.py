@@ -22,8 +22,10 @@ torch.set_num_threads(2)
 sys.modules.setdefault(loader.ROOT.name, loader.load_pack())  # pytest imports the root folder as a package of its own name
 
 LEVELS = 2  # of folders below tests/ in the table of times
+SLOW = 3  # seconds; a test of more should be marked so, or `--quick` will not be
 times: defaultdict[str, float] = defaultdict(float)
 counts: Counter[str] = Counter()
+slow: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -31,6 +33,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     folder = "/".join(Path(report.nodeid.partition("::")[0]).parent.parts[: 1 + LEVELS])
     times[folder] += report.duration
     counts[folder] += report.when == "call"
+    if report.when == "call" and report.duration > SLOW and "slow" not in report.keywords and folder != "tests/server":
+        slow.append(f"{report.duration:8.1f} s  {report.nodeid}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -38,3 +42,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for folder in sorted(times, key=lambda folder: -times[folder]):
         terminalreporter.line(f"{times[folder]:8.1f} s  {counts[folder]:5} tests  {folder}")
     terminalreporter.line(f"{sum(times.values()):8.1f} s  {counts.total():5} tests")
+    if slow:
+        terminalreporter.section("slow, and not marked so")
+        terminalreporter.line("\n".join(slow))

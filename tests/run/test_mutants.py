@@ -88,6 +88,7 @@ def test_the_nearest_tests_come_first() -> None:
     assert "tests/nodes/conftest.py" not in anywhere and "tests/playground/test_model.py" in anywhere
 
 
+@pytest.mark.slow
 def test_mutants_are_killed_time_out_or_survive_and_the_pack_stays_as_it_is(pack: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "GRACE", 1)
     mutants.main(["--only", "core/sums.py", "--jobs", "2"], pack)
@@ -113,6 +114,7 @@ def test_what_is_not_there_or_fails_already_is_said(pack: Path) -> None:
         mutants.main(["--only", "core", "--count", "1"], pack)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that stands for Ctrl-C in a child process")
 def test_an_interrupt_tells_what_is_known_and_leaves_nothing(pack: Path, tmp_path: Path) -> None:
     (pack / "tests" / "core" / "test_sums.py").write_text(TESTS + "\ndef test_slowly():\n    __import__('time').sleep(1)\n")

@@ -68,7 +68,11 @@ class Patch:
 def test_a_clone_is_the_same_model() -> None:
     model = tiny.build("FreeSteer playground").model
     model = model.clone()
-    model.model_options["transformer_options"] = {"patches": {"attn1": [Patch(1.0)]}, "names": ("a", 1, None), "device": torch.device("cpu")}
+    model.model_options["transformer_options"] = {
+        "patches": {"attn1": [Patch(1.0)]},
+        "names": ("a", 1, None),
+        "device": torch.device("cpu"),
+    }
     owners, key = identity(model)
     cloned, same = identity(model.clone())
     assert key == same and len(owners) == len(cloned)

@@ -117,6 +117,18 @@ def test_faint_strokes_count_from_a_third_of_the_strongest():
         assert (line_art.fill(drawn)[0, 48, 48, 0] > 0.5) == closed
 
 
+@pytest.mark.parametrize(("side", "gap", "closed"), [(32, 2, True), (32, 3, False), (16, 2, True)])
+def test_the_smallest_pictures_have_gaps_of_two_pixels_closed(side, gap, closed):
+    drawn = outline(3, side - 3, 1, side=side)
+    drawn[0, 3, side // 2 : side // 2 + gap] = 0
+    assert (line_art.fill(drawn)[0, side // 2, side // 2, 0] > 0.5) == closed
+
+
+@pytest.mark.parametrize(("width", "filled"), [(2, True), (3, False)])
+def test_the_smallest_pictures_have_strokes_of_two_pixels(width, filled):
+    assert is_filled(outline(13, 25, width, side=32)) == filled
+
+
 def test_each_picture_of_a_batch_is_looked_at_on_its_own():
     photo = torch.full((1, 96, 96, 3), 0.2)
     filled = line_art.fill(torch.cat([outline(20, 76), photo, outline(30, 60)]))

@@ -204,6 +204,78 @@ def test_a_pass_for_features_only_is_left_after_the_last_point():
     assert not finished
 
 
+class Layers(torch.nn.Module):
+    """Three layers in a row, each called as often as `calls` says."""
+
+    def __init__(self, calls: int = 1):
+        super().__init__()
+        self.a, self.b, self.c = (torch.nn.Linear(4, 4) for _ in range(3))
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.a, self.b, self.c):
+            for _ in range(self.calls):
+                x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize(("afterwards", "recorded"), [("continue", True), ("stop_gradient", False)])
+def test_a_graph_is_recorded_up_to_the_last_point(afterwards, recorded):
+    model = Layers()
+    before = torch.is_grad_enabled()
+    with torch.enable_grad(), Taps(model, [Point("b", "b", None), Point("a", "a", None)], (1, 4, 2, 2), afterwards) as taps:
+        result = model(torch.randn(1, 3, 4))
+    assert result.requires_grad == recorded
+    assert taps.features["a"].requires_grad and taps.features["b"].requires_grad
+    assert torch.is_grad_enabled() == before
+
+
+def test_nothing_of_an_earlier_pass_is_left():
+    """The same taps may be used again: what they have read is forgotten, and the last point found anew."""
+    model = Layers()
+    taps = Taps(model, [Point("a", "a", None), Point("b", "b", None)], (1, 4, 2, 2), "abort")
+    for _ in range(2):
+        with taps:
+            model(torch.randn(1, 3, 4))
+            raise AssertionError("went on")
+        assert set(taps.features) == {"a", "b"}
+    model.b = torch.nn.Identity()  # which nothing taps
+    with pytest.raises(TapError, match="Could not read b:"), taps:
+        model(torch.randn(1, 3, 4))
+    assert not model.a._forward_hooks
+
+
+def test_a_layer_that_is_called_again_counts_from_its_first_result():
+    model = Layers(calls=2)
+    with Taps(model, [Point("a", "a", None)], (1, 4, 2, 2), "abort") as taps:
+        x = torch.randn(1, 3, 4)
+        model(x)
+    assert torch.equal(taps.features["a"], model.a(x))
+
+
+def test_the_last_and_the_first_of_padded_tokens_are_told_apart():
+    """Six tokens of an image, padded to eight, after or before three of text."""
+    tokens = torch.arange(11.0).reshape(1, 11, 1).expand(1, 11, 6)
+    for place, start in (("last", 3), ("first", 0)):
+        point = Point("p", "m", (2, 2), channels=(2, 4), tokens=place, pad_to=8)
+        found = point.image_tokens(tokens, point.grid((1, 4, 4, 6)))
+        assert found.shape == (1, 6, 2) and found[0, :, 0].tolist() == [*range(start, start + 6)]
+    exact = Point("p", "m", (2, 2), tokens="last", pad_to=3)
+    assert exact.image_tokens(tokens, (2, 3))[0, 0, 0] == 5
+    with pytest.raises(TapError, match="Layer p has 11 tokens where the latent has 2 x 3"):
+        Point("p", "m", (2, 2)).image_tokens(tokens, (2, 3))
+    for place in ("first", "last"):
+        with pytest.raises(TapError, match="has 11 tokens where the latent has 3 x 4"):
+            Point("p", "m", (2, 2), tokens=place).image_tokens(tokens, (3, 4))
+
+
+def test_probabilities_of_every_chunk_are_the_softmax():
+    q, k = torch.randn(2, 10, 8), torch.randn(2, 5, 8)
+    heads = [part.softmax(-1) for part in (q[..., i : i + 4] @ k[..., i : i + 4].mT / 2 for i in (0, 4))]
+    for chunk in (1, 3, 10, 1024):
+        torch.testing.assert_close(attention_probabilities(q, k, 2, chunk=chunk), (heads[0] + heads[1]) / 2)
+
+
 def test_a_layer_that_does_not_run_is_an_error_that_names_it():
     model = tiny.build("FreeSteer playground")
     diffusion_model = model.model.model.diffusion_model

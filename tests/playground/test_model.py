@@ -60,7 +60,7 @@ def test_a_weight_in_the_prompt_changes_the_encoding(playground):
 @torch.inference_mode()
 def test_a_picture_comes_back_from_its_latent(playground):
     vae = playground[2]
-    pictures = world.render(world.sample_scenes(24, torch.Generator().manual_seed(train_referee.HELD_OUT)))[0].movedim(1, -1)
+    pictures = world.render(world.sample_scenes(64, torch.Generator().manual_seed(train_referee.HELD_OUT)))[0].movedim(1, -1)
     restored = vae.decode(vae.encode(pictures))
     psnr = -10 * (restored - pictures).square().mean((1, 2, 3)).log10()
     assert psnr.mean() >= 28

@@ -38,6 +38,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not times:
+        return  # nothing ran
     terminalreporter.section("seconds by folder")
     for folder in sorted(times, key=lambda folder: -times[folder]):
         terminalreporter.line(f"{times[folder]:8.1f} s  {counts[folder]:5} tests  {folder}")

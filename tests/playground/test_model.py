@@ -32,6 +32,7 @@ def draw(playground, text="a red star on grass", latent=None, steps=4, sampler="
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [s for s in comfy.samplers.KSampler.SAMPLERS if s not in ("dpm_fast", "dpm_adaptive")])
 def test_every_sampler_of_the_host_draws_a_finite_picture(playground, sampler):
     assert torch.isfinite(draw(playground, sampler=sampler)).all()

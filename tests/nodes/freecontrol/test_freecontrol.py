@@ -200,9 +200,13 @@ def test_two_freecontrols_in_a_row_both_count(world: World, steer: Steer) -> Non
 
 
 ENDLESS = {"dpm_adaptive"}  # has as many steps as it likes; a random model makes it like very many
+KINDS = {"euler", "heun", "dpmpp_2m", "dpmpp_sde", "lcm", "uni_pc"}  # one of each: of one call a step, two, a memory, noise, none, its own
+SAMPLERS = [
+    pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in comfy.samplers.KSampler.SAMPLERS if name not in ENDLESS
+]
 
 
-@pytest.mark.parametrize("sampler", [name for name in comfy.samplers.KSampler.SAMPLERS if name not in ENDLESS])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_is_steered(world: World, steer: Steer, sampler: str) -> None:
     try:
         plain = draw(world, world.model, sampler=sampler)

@@ -1,6 +1,7 @@
 """What is costly to find out is found out once for a model as it is."""
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -13,8 +14,8 @@ class Owner:
     pass
 
 
-def recall(memo: Memo, owners: list[object], key: str, made: list[str]) -> str:
-    return memo.recall(owners, (key,), lambda: made.append(key) or key)
+def recall(memo: Memo, owners: Sequence[object], key: str, made: list[str]) -> str:
+    return memo.recall([*owners], (key,), lambda: made.append(key) or key)
 
 
 def test_the_oldest_is_forgotten_and_the_latest_asked_for_is_kept() -> None:

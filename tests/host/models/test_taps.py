@@ -239,7 +239,7 @@ def test_nothing_of_an_earlier_pass_is_left():
             model(torch.randn(1, 3, 4))
             raise AssertionError("went on")
         assert set(taps.features) == {"a", "b"}
-    model.b = torch.nn.Identity()  # which nothing taps
+    model.register_module("b", torch.nn.Identity())  # which nothing taps
     with pytest.raises(TapError, match="Could not read b:"), taps:
         model(torch.randn(1, 3, 4))
     assert not model.a._forward_hooks
@@ -256,17 +256,17 @@ def test_a_layer_that_is_called_again_counts_from_its_first_result():
 def test_the_last_and_the_first_of_padded_tokens_are_told_apart():
     """Six tokens of an image, padded to eight, after or before three of text."""
     tokens = torch.arange(11.0).reshape(1, 11, 1).expand(1, 11, 6)
-    for place, start in (("last", 3), ("first", 0)):
-        point = Point("p", "m", (2, 2), channels=(2, 4), tokens=place, pad_to=8)
+    last, first = Point("p", "m", (2, 2), (2, 4), "last", 8), Point("p", "m", (2, 2), (2, 4), "first", 8)
+    for point, start in ((last, 3), (first, 0)):
         found = point.image_tokens(tokens, point.grid((1, 4, 4, 6)))
         assert found.shape == (1, 6, 2) and found[0, :, 0].tolist() == [*range(start, start + 6)]
     exact = Point("p", "m", (2, 2), tokens="last", pad_to=3)
     assert exact.image_tokens(tokens, (2, 3))[0, 0, 0] == 5
     with pytest.raises(TapError, match="Layer p has 11 tokens where the latent has 2 x 3"):
         Point("p", "m", (2, 2)).image_tokens(tokens, (2, 3))
-    for place in ("first", "last"):
+    for point in (first, last):
         with pytest.raises(TapError, match="has 11 tokens where the latent has 3 x 4"):
-            Point("p", "m", (2, 2), tokens=place).image_tokens(tokens, (3, 4))
+            point.image_tokens(tokens, (3, 4))
 
 
 def test_probabilities_of_every_chunk_are_the_softmax():

@@ -14,6 +14,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from freesteer.core.freecontrol.bases_file import ModelBasis
 from torch import Tensor
 
 from ..conftest import World, run, tiny
@@ -217,14 +218,16 @@ def test_every_sampler_is_steered(world: World, steer: Steer, sampler: str) -> N
     assert not torch.equal(steered, plain)
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "own"])
+def basis(world: World, request: pytest.FixtureRequest) -> ModelBasis:
+    """With components that all noise levels share, or that each has of its own."""
+    given = {"model": world.model, "clip": world.clip, "latent": world.latent, "prompts": "a star", "components": 4}
+    return run("FreeSteerExtractBasis", seed_images=2, steps=2, shared=request.param, **given)[0]
+
+
 @pytest.mark.parametrize("method", ["noise", "inversion"])
 @pytest.mark.parametrize("levels", [1, 4])
-@pytest.mark.parametrize("shared", [True, False])
-def test_every_kind_of_structure_steers(world: World, method: str, levels: int, shared: bool) -> None:
-    basis, _ = run(
-        "FreeSteerExtractBasis", model=world.model, clip=world.clip, latent=world.latent, prompts="a star", seed_images=2, steps=2,
-        components=4, shared=shared,
-    )  # fmt: skip
+def test_every_kind_of_structure_steers(world: World, basis: ModelBasis, method: str, levels: int) -> None:
     given = {"model": world.model, "basis": basis, "vae": world.vae, "image": world.image, "positive": world.positive}
     (structure,) = run("FreeSteerStructure", method=method, levels=levels, **given)
     assert len(structure.structure.sigmas) == levels

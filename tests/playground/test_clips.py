@@ -103,6 +103,7 @@ def test_one_frame_is_a_clip_too():
     assert clips.draw("arc", 1, (24, 32)).frames.shape == (1, 24, 32, 3)
 
 
+@pytest.mark.slow
 @everywhere
 def test_depth_is_finite_and_at_a_sensible_distance(kind):
     for seed in range(8):

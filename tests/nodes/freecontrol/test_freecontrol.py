@@ -15,6 +15,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from freesteer.core.freecontrol.bases_file import ModelBasis
+from freesteer.nodes.freecontrol.types import ModelStructure
 from torch import Tensor
 
 from ..conftest import World, run, tiny
@@ -82,16 +83,23 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))
-def test_every_input_matters(world: World, option: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def masked(world: World) -> tuple[ModelStructure, Tensor]:
+    """A structure with a mask, and what it steers to."""
     mask = torch.zeros(1, 96, 64)
     mask[:, 20:60, 10:40] = 1
     (structure,) = run(
         "FreeSteerStructure", model=world.model, basis=world.basis, vae=world.vae, image=world.image, positive=world.positive, mask=mask
     )
-    (plain,) = run("FreeSteerFreeControl", model=world.model, structure=structure)
+    (model,) = run("FreeSteerFreeControl", model=world.model, structure=structure)
+    return structure, draw(world, model)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))
+def test_every_input_matters(world: World, masked: tuple[ModelStructure, Tensor], option: dict[str, Any]) -> None:
+    structure, plain = masked
     (other,) = run("FreeSteerFreeControl", model=world.model, structure=structure, **option)
-    assert not torch.equal(draw(world, plain), draw(world, other))
+    assert not torch.equal(plain, draw(world, other))
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (18, 22), (17, 23)])
@@ -225,8 +233,15 @@ def basis(world: World, request: pytest.FixtureRequest) -> ModelBasis:
     return run("FreeSteerExtractBasis", seed_images=2, steps=2, shared=request.param, **given)[0]
 
 
-@pytest.mark.parametrize("method", ["noise", "inversion"])
-@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize(
+    ("method", "levels"),
+    [
+        ("noise", 1),
+        pytest.param("noise", 4, marks=pytest.mark.slow),
+        pytest.param("inversion", 1, marks=pytest.mark.slow),
+        ("inversion", 4),
+    ],
+)
 def test_every_kind_of_structure_steers(world: World, basis: ModelBasis, method: str, levels: int) -> None:
     given = {"model": world.model, "basis": basis, "vae": world.vae, "image": world.image, "positive": world.positive}
     (structure,) = run("FreeSteerStructure", method=method, levels=levels, **given)

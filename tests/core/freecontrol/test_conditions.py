@@ -82,7 +82,8 @@ def test_a_drawing_is_filled_alike_whichever_way_it_lies(turn):
 def test_gaps_are_closed_up_to_their_limit(gap, closed):
     drawn = outline(20, 76)
     drawn[0, 20:22, 40 : 40 + gap] = 0
-    assert (line_art.fill(drawn)[0, 48, 48, 0] > 0.5) == closed
+    for lying in (drawn, drawn.transpose(1, 2)):
+        assert (line_art.fill(lying)[0, 48, 48, 0] > 0.5) == closed
 
 
 def test_a_shape_that_reaches_the_rim_is_filled_to_it():

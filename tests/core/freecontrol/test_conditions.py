@@ -137,6 +137,29 @@ def test_each_picture_of_a_batch_is_looked_at_on_its_own():
     assert torch.equal(filled[:1], line_art.fill(outline(20, 76))) and torch.equal(filled[2:], line_art.fill(outline(30, 60)))
 
 
+def test_a_stroke_beside_a_filled_shape_is_left_out_and_one_within_it_belongs_to_it():
+    drawn = outline(30, 90)
+    drawn[0, 10:12, 10:80] = 1  # outside
+    drawn[0, 58:60, 45:75] = 1  # inside, touching nothing
+    filled = line_art.fill(drawn)[0, :, :, 0] > 0.5
+    assert not filled[:28].any() and filled[34:86, 34:86].all()
+
+
+def test_colours_count_by_their_mean():
+    coloured = outline(20, 76)
+    coloured[..., 0] = coloured[..., 1] = 0  # blue on black: a third as bright
+    assert torch.equal(line_art.fill(coloured), line_art.fill(outline(20, 76, light=1 / 3)))
+    assert is_filled(coloured)
+
+
+@pytest.mark.parametrize(("size", "small"), [((384, 500), (384, 500)), ((385, 770), (384, 768)), ((700, 500), (538, 384))])
+def test_the_shorter_side_that_is_looked_at_has_384_pixels(monkeypatch, size, small):
+    looked_at = []
+    monkeypatch.setattr(line_art, "_fill", lambda grey: looked_at.append(grey.shape))
+    line_art.fill(torch.zeros(2, *size, 3))
+    assert looked_at == [small, small]
+
+
 def test_a_large_drawing_is_made_smaller_before_it_is_filled(monkeypatch):
     looked_at = []
     fill = line_art._fill

@@ -140,9 +140,14 @@ def cut(share: float) -> Callable[[Path, ModelBasis], None]:
     return write
 
 
-def huge(path: Path, made: ModelBasis) -> None:
-    with path.open("wb") as file:
-        file.truncate(bases_file.LARGEST + 1)  # sparse: takes no space
+def sparse(size: int) -> Callable[[Path, ModelBasis], None]:
+    """A file of so many bytes that takes no space."""
+
+    def write(path: Path, made: ModelBasis) -> None:
+        with path.open("wb") as file:
+            file.truncate(size)
+
+    return write
 
 
 def first(end: str, tensors: dict[str, torch.Tensor]) -> str:
@@ -181,7 +186,8 @@ FILES = {
         raw(struct.pack("<Q", 62) + b'{"sigmas":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}  '),
         DAMAGED,
     ),
-    "three gigabytes": (huge, "larger than any basis"),
+    "more than two gigabytes": (sparse(2**31 + 1), r"larger than any basis \(2 GB\)"),
+    "two gigabytes of nothing": (sparse(2**31), DAMAGED),
     "other tensors, no metadata": (raw(safetensors.torch.save({"a": torch.ones(2)})), "not a FreeSteer basis"),
     "a LoRA": (changed_metadata(format="pt"), "not a FreeSteer basis"),
     "of a later version": (changed_metadata(version="2"), "version 2"),

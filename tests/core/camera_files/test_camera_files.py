@@ -206,6 +206,7 @@ def test_distortion_of_nothing_is_none() -> None:
         (CAMERA, "1 1 0 0 0 0 0 0 1 a.png\n2 1 0 0 0 0 0 0 1 b.png\n", "no line of points after frame 'a.png'"),
         ("", IMAGE, "by camera '1', which cameras.txt lacks"),
         ("1\n", IMAGE, "camera of kind ''"),
+        ("1 PINHOLE\n", IMAGE, "a line 1 that describes no camera"),
         ("1 OPENCV 640 480 500 500 320 240 0 0 0 0\n", IMAGE, "kind 'OPENCV': undistort"),
         ("1 PINHOLE 640 480 500 320 240\n", IMAGE, "a line 1 that describes no camera"),
         ("\n1 PINHOLE 640 480 500 500 320 inf\n", IMAGE, "cameras.txt has 'inf' for camera '1'"),

@@ -217,6 +217,7 @@ FILES = {
     "with a level too few": (put("deviation", lambda t: t[:-1]), "shapes"),
     "with more components than channels": (with_components(5), "shapes"),
     "with no component": (with_components(0), "shapes"),
+    "with a noise level of nothing": (put("sigmas", lambda t: t * torch.tensor([1, 1, 0])), "do not fall"),
     "with no noise level": (changed_tensors(lambda t: t.update(sigmas=torch.ones(0))), "do not fall"),
     "with one noise level twice": (put("sigmas", lambda t: t[[0, 1, 1]]), "do not fall"),
     "with a size of one side": (changed_metadata(size="[8]"), "does not say"),

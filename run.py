@@ -1,4 +1,4 @@
-"""python run.py demo | test | serve | bench NAME | train | lint: sets up what is missing, then does it."""
+"""python run.py demo | test | serve | bench NAME | train | lint | mutants: sets up what is missing, then does it."""
 
 import sys
 

@@ -1,10 +1,15 @@
-"""Loads the pack under a legal name, with the real host when there is one: then relative and `freesteer.` imports work."""
+"""Loads the pack under a legal name, with the real host when there is one: then relative and `freesteer.` imports work.
+
+At the end of a run it tells where the time went.
+"""
 
 import importlib.util
 import signal
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
+import pytest
 import torch
 
 spec = importlib.util.spec_from_file_location("load_pack", Path(__file__).parents[1] / "tools" / "load_pack.py")
@@ -15,3 +20,30 @@ spec.loader.exec_module(loader)
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fixtures' servers are stopped then too
 torch.set_num_threads(2)
 sys.modules.setdefault(loader.ROOT.name, loader.load_pack())  # pytest imports the root folder as a package of its own name
+
+LEVELS = 2  # of folders below tests/ in the table of times
+SLOW = 3  # seconds; a test of more should be marked so, or `--quick` will not be
+times: defaultdict[str, float] = defaultdict(float)
+counts: Counter[str] = Counter()
+slow: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Adds up seconds, of fixtures too, by folder."""
+    folder = "/".join(Path(report.nodeid.partition("::")[0]).parent.parts[: 1 + LEVELS])
+    times[folder] += report.duration
+    counts[folder] += report.when == "call"
+    if report.when == "call" and report.duration > SLOW and "slow" not in report.keywords and folder != "tests/server":
+        slow.append(f"{report.duration:8.1f} s  {report.nodeid}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not times:
+        return  # nothing ran
+    terminalreporter.section("seconds by folder")
+    for folder in sorted(times, key=lambda folder: -times[folder]):
+        terminalreporter.line(f"{times[folder]:8.1f} s  {counts[folder]:5} tests  {folder}")
+    terminalreporter.line(f"{sum(times.values()):8.1f} s  {counts.total():5} tests")
+    if slow:
+        terminalreporter.section("slow, and not marked so")
+        terminalreporter.line("\n".join(slow))

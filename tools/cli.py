@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from .workplace import Workplace, find_chromium, prepare
 
 RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
 DEMO = ROOT / "workflows" / "api" / "freecontrol.json"
+QUICK = ("-m", "not slow", "--ignore", "tests/server")
 
 
 class Terminated(KeyboardInterrupt):
@@ -54,11 +57,14 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     add("demo", demo, "steers pictures with the real ComfyUI, headless on the CPU, and shows them on one sheet")
-    add("test", test, "every test; further arguments go to pytest").add_argument("--host", choices=ARCHIVES, help="another ComfyUI")
+    tests = add("test", test, "every test; further arguments go to pytest")
+    tests.add_argument("--host", choices=ARCHIVES, help="another ComfyUI")
+    tests.add_argument("--quick", action="store_true", help="without those marked slow, and without a server: about 3 minutes")
     add("serve", serve, "ComfyUI with the pack, for a person").add_argument("--port", type=int, help="8188 unless told")
     add("bench", bench, "one benchmark; further arguments go to it").add_argument("name", help="one in benchmarks/, without .py")
     add("train", train, "makes the playground's weights again; further arguments go to it")
     add("lint", lint, "ruff and pyright")
+    add("mutants", mutants, "changes one sign at a time in a copy, and lists what the tests do not notice; further arguments go to it")
     return root
 
 
@@ -97,7 +103,9 @@ def demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def test(options: argparse.Namespace, rest: Sequence[str]) -> int:
     place = prepare(options.host, [*RUNTIME, "pytest"])
-    if find_chromium() is None:
+    if options.quick:
+        rest = [*QUICK, *rest]
+    elif find_chromium() is None:
         print("There is no chromium or chrome here: the browser tests will not run.", flush=True)
     return run([str(place.python), "-m", "pytest", *rest], place)
 
@@ -136,6 +144,11 @@ def run_module(name: str, rest: Sequence[str]) -> int:
     return run([str(place.python), str(ROOT / "tools" / "inside.py"), name, *rest], place)
 
 
+def mutants(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    place = prepare(None, [*RUNTIME, "pytest"])
+    return run([str(place.python), "-m", "tools.mutants", *rest], place)
+
+
 def lint(options: argparse.Namespace, rest: Sequence[str]) -> int:
     refuse_rest(rest)
     place = prepare(None, ["ruff", "pyright"])
@@ -145,4 +158,22 @@ def lint(options: argparse.Namespace, rest: Sequence[str]) -> int:
     python = str(place.python)
     commands = (["ruff", "check"], ["ruff", "format", "--check", "--quiet"], ["pyright", "--pythonpath", python])
     codes = [run([python, "-m", *command], place) for command in commands]
+    for line in long_signatures(place.python):
+        print(line)
     return max(codes)
+
+
+def long_signatures(python: Path, folder: Path = ROOT) -> list[str]:
+    """Functions with more parameters than pyproject.toml's max-args, the longest last; told, and not refused.
+
+    A node's `execute` is none of them: it has as many as the node has inputs.
+    """
+    command = [str(python), "-m", "ruff", "check", "--select", "PLR0913", "--exit-zero", "--output-format", "json", str(folder)]
+    found = []
+    for each in json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout):
+        path, row = Path(each["filename"]), each["location"]["row"]
+        name = path.read_text(encoding="utf-8").splitlines()[row - 1].partition("def ")[2].partition("(")[0]
+        if name != "execute":
+            count = int(re.findall(r"\d+", each["message"])[0])
+            found.append((count, f"{path.relative_to(folder).as_posix()}:{row}: {name} has {count} parameters: could some be one thing?"))
+    return [line for _, line in sorted(found)]

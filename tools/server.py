@@ -57,6 +57,11 @@ class Server(NamedTuple):
             time.sleep(0.1)
         raise TimeoutError(f"The workflow did not finish in {seconds:.0f} s. {self.last_words()}")
 
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its files."""
+        return self.log.parent
+
     def last_words(self, lines: int = 15) -> str:
         return last_words(self.log, lines)
 

@@ -32,6 +32,7 @@ def draw(playground, text="a red star on grass", latent=None, steps=4, sampler="
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [s for s in comfy.samplers.KSampler.SAMPLERS if s not in ("dpm_fast", "dpm_adaptive")])
 def test_every_sampler_of_the_host_draws_a_finite_picture(playground, sampler):
     assert torch.isfinite(draw(playground, sampler=sampler)).all()
@@ -56,6 +57,7 @@ def test_a_weight_in_the_prompt_changes_the_encoding(playground):
     assert (plain - weighted).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_picture_comes_back_from_its_latent(playground):
     vae = playground[2]
@@ -96,15 +98,17 @@ def test_img2img_stays_near_its_picture_and_a_mask_protects_it(playground, judge
     assert (kept[..., :7] - latent[..., :7]).abs().mean() > 0.05
 
 
+@pytest.mark.slow
 def test_the_referee_names_what_is_drawn(judge):
     plain, augmented = (train_referee.measure(judge, 200, augmented=a) for a in (False, True))
     assert min(plain["ground"], plain["objects"]) >= 0.99
     assert min(augmented["ground"], augmented["objects"]) >= 0.97
 
 
+@pytest.mark.slow
 def test_the_model_draws_the_prompted_object(playground, judge):
     """A smoke test of what `run.py bench playground` measures."""
-    job = scenes.task(32, seed=9)
+    job = scenes.task(16, seed=9)
     with torch.inference_mode():
         pictures = scenes.decode(playground[2], scenes.sample(playground[0], playground[1], job.prompts, seed=3))
     seen = referee.look(judge, pictures)

@@ -1,5 +1,4 @@
 import random
-import time
 
 import pytest
 import torch
@@ -10,21 +9,6 @@ from freesteer.playground.world.textures import BACKGROUNDS
 
 def scenes(n: int = 64, seed: int = 0, **options) -> world.Scenes:
     return world.sample_scenes(n, torch.Generator().manual_seed(seed), **options)
-
-
-def test_one_core_draws_300_scenes_a_second():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        world.render(scenes(32))  # fills the caches
-        rates = []
-        for seed in range(4):
-            started = time.process_time()
-            world.render(scenes(128, seed))
-            rates.append(128 / (time.process_time() - started))
-    finally:
-        torch.set_num_threads(threads)
-    assert max(rates) > 300
 
 
 def test_a_seed_draws_the_same_pictures_whatever_the_batch():

@@ -1,5 +1,6 @@
 """run.py as its users meet it: what goes wrong is one sentence with the remedy, exit code 1, and no traceback."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from freesteer.tools import Failure, server, setup_host, workplace
+from freesteer.tools import Failure, cli, server, setup_host, workplace
 from freesteer.tools.load_pack import ROOT
 
 
@@ -79,6 +80,50 @@ def test_an_unknown_benchmark_names_those_that_there_are() -> None:
     assert "scenes" not in said  # what benchmarks share
 
 
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What run.py would have run; nothing is set up."""
+    run: list[list[str]] = []
+    monkeypatch.setattr(cli, "prepare", lambda version, needs: workplace.Workplace(Path("python"), Path("host")))
+    monkeypatch.setattr(cli, "find_chromium", lambda: "chromium")
+    monkeypatch.setattr(cli, "run", lambda command, place: run.append(list(command)) or 0)
+    return run
+
+
+def test_a_benchmark_is_found_in_the_folder_of_its_system(commands: list[list[str]]) -> None:
+    assert cli.main(["bench", "freecontrol_invariance", "--quick"]) == 0
+    assert [command[-2:] for command in commands] == [["benchmarks.freecontrol.freecontrol_invariance", "--quick"]]
+
+
+def test_no_two_benchmarks_have_one_name() -> None:
+    files = [file for file in (ROOT / "benchmarks").rglob("*.py") if "__main__" in file.read_text(encoding="utf-8")]
+    assert len(files) == len({file.stem for file in files}) > 5
+
+
+def test_quick_leaves_out_what_is_slow_and_the_server(commands: list[list[str]]) -> None:
+    for words in (["test", "-x"], ["test", "--quick", "-x", "tests/core"]):
+        assert cli.main(words) == 0
+    assert [command[3:] for command in commands] == [["-x"], ["-m", "not slow", "--ignore", "tests/server", "-x", "tests/core"]]
+
+
+SIGNATURES = """
+def few(a, b): ...
+def many(
+    a, b, *, c, d
+): ...
+async def some(a, b, c): ...
+class Node:
+    def execute(cls, a, b, c): ...
+"""
+
+
+def test_functions_of_many_parameters_are_listed_but_for_a_nodes_execute(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff.lint.pylint]\nmax-args = 2\n")
+    (tmp_path / "a.py").write_text(SIGNATURES)
+    found = [line.partition(" parameters")[0] for line in cli.long_signatures(Path(sys.executable), tmp_path)]
+    assert found == ["a.py:6: some has 3", "a.py:3: many has 4"]
+
+
 def test_arguments_that_a_command_does_not_take_are_refused() -> None:
     assert "takes no --fast" in refused(run("demo", "--fast"))
 
@@ -115,6 +160,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that stands for Ctrl-C in a child process")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_run_py_stops_the_server_too(tmp_path: Path, stop: signal.Signals) -> None:
@@ -147,3 +193,33 @@ def test_the_requirements_are_the_same_for_pip_and_for_the_registry() -> None:
     declared = re.search(r"^dependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
     assert declared is not None
     assert re.findall(r'"(.*?)"', declared[1]) == listed
+
+
+def ignored() -> set[str]:
+    """Folders and files that the registry leaves out."""
+    return {line.rstrip("/") for line in (ROOT / ".comfyignore").read_text().split()}
+
+
+def imported(file: Path) -> set[str]:
+    """Top folders of the pack that a file imports from, relatively."""
+    depth = len(file.relative_to(ROOT).parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    return found
+
+
+def test_nothing_that_users_install_imports_what_the_registry_leaves_out() -> None:
+    assert ignored() >= {"benchmarks", "tests", "tools", ".ci", ".github"} and all((ROOT / name).exists() for name in ignored())
+    shipped = [folder for folder in ROOT.iterdir() if (folder / "__init__.py").is_file() and folder.name not in ignored()]
+    assert {folder.name for folder in shipped} >= {"core", "host", "recipes", "nodes", "playground", "training"}
+    files = [file for folder in shipped for file in folder.rglob("*.py")]
+    assert [file for file in files if imported(file) & ignored()] == []
+    assert "core" in imported(ROOT / "nodes" / "splats" / "types.py")  # `imported` sees what there is
+
+
+def test_only_the_repository_of_the_pyproject_publishes() -> None:
+    owner = re.search(r"repository_owner == '(\w+)'", (ROOT / ".github" / "workflows" / "publish.yml").read_text())
+    assert owner is not None
+    assert f'Repository = "https://github.com/{owner[1]}/freesteer"' in (ROOT / "pyproject.toml").read_text()

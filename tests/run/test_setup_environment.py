@@ -174,6 +174,7 @@ def test_a_python_without_venv_is_told_what_to_install(monkeypatch: pytest.Monke
         setup_environment.make_venv(tmp_path, None)
 
 
+@pytest.mark.slow
 def test_a_real_environment_on_top_of_another_sees_its_packages(tmp_path: Path) -> None:
     base = ensure_real(tmp_path / "base", None)
     (setup_environment.site_packages(base) / "only_in_base.py").write_text("value = 7")

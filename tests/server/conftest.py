@@ -24,11 +24,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """ComfyUI on a free port, with this pack and no other: `get`, `post`, `run(api_workflow) -> outputs`, `log`."""
+    """ComfyUI on a free port, with this pack and no other: `get`, `post`, `run(api_workflow) -> outputs`, `log`, `folder`.
+
+    It looks for checkpoints in `folder`/checkpoints too.
+    """
     host = host_path()
     if host is None:
         pytest.skip("needs ComfyUI: use `python run.py test`, or set COMFYUI_PATH")
-    with serving(Path(sys.executable), host, tmp_path_factory.mktemp("server")) as running:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "checkpoints").mkdir()
+    paths = folder / "paths.yaml"
+    paths.write_text(json.dumps({"tests": {"base_path": str(folder), "checkpoints": "checkpoints"}}))
+    with serving(Path(sys.executable), host, folder, more=["--extra-model-paths-config", str(paths)]) as running:
         yield running
 
 

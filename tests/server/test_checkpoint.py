@@ -12,18 +12,18 @@ import torch
 from comfy.clip_model import CLIPTextModel
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from freesteer.tools.load_pack import ROOT, host_path
-from freesteer.tools.server import serving
+from freesteer.tools.load_pack import ROOT
+from freesteer.tools.server import Server
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .conftest import load
 
-UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "num_heads": 8,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1, "context_dim": 768,
+UNET = {  # what tells SD 1.5 from others, with half of its blocks and the narrower half of its widths
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [1, 1, 1, 1],
+    "channel_mult": [1, 1, 2, 2], "transformer_depth": [1, 1, 1, 0], "num_heads": 8,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1, "context_dim": 768,
     "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None,
 }  # fmt: skip
 VAE = {
@@ -58,12 +58,13 @@ def write_checkpoint(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("own")
-    (folder / "checkpoints").mkdir()
-    write_checkpoint(folder / "checkpoints" / NAME)
-    yield folder
-    (folder / "checkpoints" / NAME).unlink()  # two gigabytes
+def checkpoint(server: Server) -> Iterator[None]:
+    """In the server's own folder of checkpoints."""
+    path = server.folder / "checkpoints" / NAME
+    write_checkpoint(path)
+    yield
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    path.unlink()
 
 
 def is_value(given: object) -> bool:
@@ -71,18 +72,12 @@ def is_value(given: object) -> bool:
     return isinstance(given, (str, int))
 
 
-def test_it_steers_a_checkpoint_of_sd15(folder: Path) -> None:
-    host = host_path()
-    assert host is not None
+def test_it_steers_a_checkpoint_of_sd15(server: Server, checkpoint: None) -> None:
     workflow = load(ROOT / "workflows" / "api" / "freecontrol_checkpoint.json")
-    small = {"ckpt_name": NAME, "width": 64, "height": 64, "seed_images": 2, "steps": 2, "components": 8, "image": "condition.png"}
+    small = {"ckpt_name": NAME, "width": 64, "height": 64, "seed_images": 2, "steps": 2, "components": 8, "colourings": 2}
     for node in workflow.values():
-        node["inputs"].update({name: value for name, value in small.items() if is_value(node["inputs"].get(name))})
-    paths = folder / "paths.yaml"
-    paths.write_text(json.dumps({"own": {"base_path": str(folder), "checkpoints": "checkpoints"}}))
-    server_folder = folder / "server"
-    server_folder.mkdir()
-    with serving(Path(sys.executable), host, server_folder, more=["--extra-model-paths-config", str(paths)]) as server:
-        Image.radial_gradient("L").resize((64, 64)).convert("RGB").save(server_folder / "input" / "condition.png")
-        outputs = server.run(workflow, 600)
+        given = {**small, "image": "condition.png"}
+        node["inputs"].update({name: value for name, value in given.items() if is_value(node["inputs"].get(name))})
+    Image.radial_gradient("L").resize((64, 64)).convert("RGB").save(server.folder / "input" / "condition.png")
+    outputs = server.run(workflow, 600)
     assert {node for node, output in outputs.items() if output.get("images")} == {"12", "13"}

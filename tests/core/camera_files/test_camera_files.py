@@ -206,6 +206,7 @@ def test_distortion_of_nothing_is_none() -> None:
         (CAMERA, "1 1 0 0 0 0 0 0 1 a.png\n2 1 0 0 0 0 0 0 1 b.png\n", "no line of points after frame 'a.png'"),
         ("", IMAGE, "by camera '1', which cameras.txt lacks"),
         ("1\n", IMAGE, "camera of kind ''"),
+        ("1 PINHOLE\n", IMAGE, "a line 1 that describes no camera"),
         ("1 OPENCV 640 480 500 500 320 240 0 0 0 0\n", IMAGE, "kind 'OPENCV': undistort"),
         ("1 PINHOLE 640 480 500 320 240\n", IMAGE, "a line 1 that describes no camera"),
         ("\n1 PINHOLE 640 480 500 500 320 inf\n", IMAGE, "cameras.txt has 'inf' for camera '1'"),
@@ -272,3 +273,112 @@ def test_a_path_that_is_not_finite_is_not_written(tmp_path: Path, name: str) -> 
     with pytest.raises(ValueError, match="not numbers"):
         camera_files.save(broken, tmp_path / name)
     assert os.listdir(tmp_path) == []
+
+
+def renamed(name: object) -> dict:
+    changed = content()
+    changed["frames"][1]["file_path"] = name
+    return changed
+
+
+def test_names_may_be_a_thousand_letters_long() -> None:
+    assert len(from_nerfstudio(renamed("a" * 1000))) == 2
+    assert len(from_colmap(CAMERA, IMAGE.replace("a.png", "a" * 1000))) == 1
+    for name in ("a" * 1001, "", None):
+        with pytest.raises(CameraFileError, match=r"which picture frame 2 is \(file_path\)"):
+            from_nerfstudio(renamed(name))
+    with pytest.raises(CameraFileError, match="describes no picture"):
+        from_colmap(CAMERA, IMAGE.replace("a.png", "a" * 1001))
+
+
+@pytest.mark.parametrize("side", ["w", "h"])
+def test_pictures_may_have_1_to_65536_pixels_a_side(side: str) -> None:
+    for pixels in (1, 65_536):
+        assert pixels in from_nerfstudio(content(**{side: pixels})).size
+    for pixels in (0, -1, 65_537):
+        with pytest.raises(CameraFileError, match="1 to 65536 whole pixels"):
+            from_nerfstudio(content(**{side: pixels}))
+
+
+def test_numbers_may_be_as_large_as_a_scene_and_focal_lengths_as_small() -> None:
+    largest = cameras.FARTHEST
+    assert from_nerfstudio(with_pose((0, 3), -largest)).positions[1, 0] == -largest
+    with pytest.raises(CameraFileError, match="not a number within"):
+        from_nerfstudio(with_pose((0, 3), -1.01 * largest))
+    assert from_nerfstudio(content(fl_x=1 / largest, fl_y=1)).focal[0] == pytest.approx(1 / largest)
+    with pytest.raises(CameraFileError, match="focal length"):
+        from_nerfstudio(content(fl_x=1, fl_y=0.5 / largest))
+
+
+def test_there_may_be_ten_thousand_frames_and_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert camera_file_checks.MOST["frames"] == camera_file_checks.MOST["cameras"] == 10_000
+    monkeypatch.setitem(camera_file_checks.MOST, "frames", 2)
+    monkeypatch.setitem(camera_file_checks.MOST, "cameras", 2)
+    assert len(from_nerfstudio(content())) == 2
+    two, three = ("".join(f"{i} PINHOLE 640 480 500 500 320 240\n" for i in range(1, count + 1)) for count in (2, 3))
+    assert len(from_colmap(two, IMAGE)) == 1
+    with pytest.raises(CameraFileError, match="more than 2 cameras"):
+        from_colmap(three, IMAGE)
+
+
+@pytest.mark.parametrize(("row", "column", "value", "right"), [(0, 0, 1.0004, True), (0, 1, 0.0009, True), (0, 1, 0.0011, False)])
+def test_a_pose_may_be_off_by_a_thousandth(row: int, column: int, value: float, right: bool) -> None:
+    if right:
+        assert len(from_nerfstudio(with_pose((row, column), value))) == 2
+        return
+    with pytest.raises(CameraFileError, match="scales, skews or mirrors"):
+        from_nerfstudio(with_pose((row, column), value))
+
+
+@pytest.mark.parametrize(("value", "right"), [(1.0009, True), (0.9991, True), (1.0011, False), (0.9989, False)])
+def test_a_quaternion_may_be_off_by_a_thousandth(value: float, right: bool) -> None:
+    images = IMAGE.replace("1 1 0 0 0", f"1 {value} 0 0 0")
+    if right:
+        torch.testing.assert_close(from_colmap(CAMERA, images).poses[0], torch.eye(4))
+        return
+    with pytest.raises(CameraFileError, match="length is not 1"):
+        from_colmap(CAMERA, images)
+
+
+@pytest.mark.parametrize("place", [(3, 0), (3, 1), (3, 2)])
+def test_the_last_row_of_a_pose_is_0_0_0_1(place: tuple[int, int]) -> None:
+    assert len(from_nerfstudio(with_pose(place, 0.0009))) == 2
+    with pytest.raises(CameraFileError, match="last row"):
+        from_nerfstudio(with_pose(place, -0.0011))
+
+
+def test_two_lines_for_a_picture_and_the_last_may_lack_its_end() -> None:
+    images = "1 1 0 0 0 5 0 0 1 a.png\n\n2 1 0 0 0 6 0 0 1 b.png"
+    assert from_colmap(CAMERA.rstrip("\n"), images).poses[:, 0, 3].tolist() == [5, 6]
+
+
+def test_errors_count_lines_from_one_and_comments_too() -> None:
+    with pytest.raises(CameraFileError, match="line 4 that describes no picture"):
+        from_colmap(CAMERA, "# one\n" + IMAGE + "1 1 0\n")
+    with pytest.raises(CameraFileError, match="line 3 that describes no camera"):
+        from_colmap(CAMERA + "2 PINHOLE 640\n", IMAGE)
+
+
+def test_pictures_are_numbered_from_one_with_five_digits() -> None:
+    written = to_colmap(path(2))["images.txt"].splitlines()
+    assert [line.split()[0] + " " + line.split()[-1] for line in written[1::2]] == ["1 frame_00001.png", "2 frame_00002.png"]
+    assert written[2::2] == ["", ""]
+    assert to_colmap(path(2))["cameras.txt"].splitlines()[1] == "1 PINHOLE 640 480 501.5 498.25 317.0 243.10000610351562"
+
+
+def test_a_file_of_just_the_largest_size_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera_files.save(path(), tmp_path / "my.json")
+    size = (tmp_path / "my.json").stat().st_size
+    monkeypatch.setitem(camera_file_checks.LARGEST, ".json", size)
+    assert len(camera_files.load(tmp_path / "my.json")) == 12
+    monkeypatch.setitem(camera_file_checks.LARGEST, ".json", size - 1)
+    with pytest.raises(CameraFileError, match="larger than any"):
+        camera_files.load(tmp_path / "my.json")
+    assert camera_file_checks.LARGEST[".txt"] // 2**20 == 256
+
+
+def test_the_limit_of_a_file_is_said_in_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(camera_file_checks.LARGEST, ".json", 3 * 2**20)
+    (tmp_path / "my.json").write_bytes(bytes(3 * 2**20 + 1))
+    with pytest.raises(CameraFileError, match=r"\(3 MB\)"):
+        camera_files.load(tmp_path / "my.json")

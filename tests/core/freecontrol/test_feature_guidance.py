@@ -85,3 +85,51 @@ def test_resampling_keeps_a_ramp_and_returns_to_the_same_grid_untouched():
 def test_a_place_between_noise_levels_is_by_log_sigma():
     sigmas = torch.tensor([10.0, 1.0, 0.1])
     assert [round(log_position(sigmas, s), 3) for s in (100, 10, 10**0.5, 1, 0.1, 0.01)] == [0, 0, 0.5, 1, 2, 2]
+
+
+def test_a_step_is_limited_smoothly():
+    """The root mean square r of the free step becomes limit r / sqrt(limit^2 + r^2)."""
+    gradient = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    energy = torch.tensor([0.5, 2.0, 30.0])
+    free = gradient * (0.4 * energy / gradient.square().sum((1, 2)))[:, None, None]
+    rms = free.square().mean((1, 2)).sqrt()
+    found = fg.bounded_step(gradient, energy, 0.4, 0.05)
+    torch.testing.assert_close(found, free * (0.05 / (0.05**2 + rms**2).sqrt())[:, None, None])
+    assert found.shape == gradient.shape
+
+
+def test_the_limit_of_the_background_is_its_largest_coordinate_and_none_without_background():
+    target = torch.tensor([[[1.0, -5.0], [9.0, 9.0], [2.0, -7.0], [4.0, -6.0]]])
+    assert fg.background_limit(target, torch.tensor([[0.0, 1.0, 0.5, 0.51]])).tolist() == [[[2.0, -5.0]]]
+    assert fg.background_limit(target, torch.ones(1, 4)).tolist() == [[[math.inf, math.inf]]]
+
+
+def test_a_mask_of_parts_weighs_both_halves():
+    coordinates, target = torch.tensor([[[3.0], [5.0]]]), torch.tensor([[[1.0], [1.0]]])
+    mask, limit = torch.tensor([[1.0, 0.25]]), torch.tensor([[[2.0]]])
+    placed = (1.0 * 4 + 0.25 * 16) / 1.25
+    assert fg.structure_energy(coordinates, target, mask, limit, 0.0).item() == pytest.approx(placed)
+    excess = 0.75 * 9 / 1.0  # of less than one token outside, as of one
+    assert fg.structure_energy(coordinates, target, mask, limit, 2.0).item() == pytest.approx(placed + 2 * excess)
+
+
+def test_appearance_energy_is_in_units_of_the_spread():
+    look, sibling = torch.zeros(1, 3, 2), torch.tensor([[[1.0, 2.0], [0.0, 0.0], [3.0, 0.0]]])
+    assert fg.appearance_energy(look, sibling, torch.tensor(2.0)).item() == pytest.approx((5 + 0 + 9) / 3 / 2)
+
+
+@pytest.mark.parametrize(("old", "new"), [((8, 8), (2, 8)), ((8, 8), (8, 2)), ((8, 8), (2, 2))])
+def test_a_smaller_grid_is_a_mean_of_the_larger(old, new):
+    """Alternating lines come out as their mean, where taking every fourth would show one of the two."""
+    lines = torch.ones(8, 8)
+    lines[:: 2 if new[0] < 8 else 1, :: 2 if new[1] < 8 else 1] = -1
+    small = fg.resample(lines.reshape(1, 64, 1), old, new).reshape(new)
+    wanted = lines.mean()
+    torch.testing.assert_close(small, wanted.expand(new), atol=0.08, rtol=0)
+
+
+def test_rows_and_columns_of_a_grid_are_told_apart():
+    down = torch.arange(3.0)[:, None].expand(3, 5)
+    found = fg.resample(down.reshape(1, 15, 1), (3, 5), (5, 3)).reshape(5, 3)
+    torch.testing.assert_close(found[:, 0], torch.tensor([0.0, 0.4, 1.0, 1.6, 2.0]))
+    torch.testing.assert_close(found, found[:, :1].expand(5, 3))

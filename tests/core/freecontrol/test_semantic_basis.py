@@ -111,3 +111,95 @@ def test_keys_that_are_not_finite_are_refused():
     covariance.update(torch.full((1, 3, 3), float("nan")))
     with pytest.raises(ValueError, match="not finite"):
         _ = covariance.factor
+
+
+def two_layers() -> semantic_basis.Basis:
+    """Of 5 and of 3 components."""
+    layers = {
+        name: semantic_basis.LayerBasis(torch.zeros(2, 6), torch.eye(6)[:count].expand(2, -1, -1), 1 + torch.arange(count).expand(2, -1))
+        for name, count in (("a", 5), ("b", 3))
+    }
+    return semantic_basis.Basis(torch.tensor([4.0, 1.0]), layers, shared=False)
+
+
+def test_a_basis_may_be_read_with_fewer_components():
+    basis = two_layers()
+    assert basis.components == 3
+    few = basis.leading(2)
+    keys = torch.randn(1, 7, 6, generator=torch.Generator().manual_seed(0))
+    for name in ("a", "b"):
+        for level in (0, 1):
+            whole, first = (each.layers[name].coordinates(keys, level) for each in (basis, few))
+            assert torch.equal(first, whole[..., :2])
+    assert not few.shared and basis.leading(3).components == 3 and basis.leading(1).components == 1
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"3 components a layer; {count} were asked for"):
+            basis.leading(count)
+
+
+def test_levels_are_told_apart_down_to_a_millionth():
+    basis = semantic_basis.Basis(torch.tensor([1.0, 1e-3, 0.0]), {})
+    assert [basis.nearest(sigma) for sigma in (2.0, 1e-4, 2e-5, 0.0)] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_one_component_and_as_many_as_channels_are_possible(count):
+    covariance = Covariance(12, count)
+    covariance.update(keys_of())
+    components, deviation = principal(covariance.factor, count)
+    assert components.shape == (count, 12) and deviation.shape == (count,) and (deviation.diff() <= 0).all()
+    with pytest.raises(ValueError, match="12 channels"):
+        Covariance(12, 0)
+
+
+def test_signs_make_the_largest_entry_positive():
+    covariance = Covariance(12, 4)
+    covariance.update(keys_of())
+    components, _ = principal(covariance.factor, 4)
+    assert (components.gather(1, components.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_a_basis_of_keys_without_any_layout_has_no_infinite_coordinates():
+    flat = Covariance(6, 2)
+    flat.update(torch.ones(2, 5, 6))
+    for shared in (True, False):
+        layer = semantic_basis.build(torch.ones(1), {"layer": [flat]}, 2, shared).layers["layer"]
+        assert layer.deviation.tolist() == [pytest.approx([1e-6] * 2)]
+        assert torch.isfinite(layer.coordinates(torch.ones(1, 5, 6), 0)).all()
+
+
+def test_shared_components_weigh_every_level_alike():
+    """A level whose keys are a hundred times larger in one direction does not outvote one that is large in another."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(1, 400, 6, generator=generator) * 0.01 for _ in range(2))
+    first[..., 0] *= 30_000
+    second[..., 1] *= 200
+    second[..., 2] *= 100
+    levels = [Covariance(6, 2), Covariance(6, 2)]
+    for level, keys in zip(levels, (first, second), strict=True):
+        level.update(keys)
+    found = semantic_basis.build(torch.tensor([2.0, 1.0]), {"layer": levels}, 2, shared=True).layers["layer"].components[0]
+    assert found[0, 0] > 0.99 and found[1, 1] > 0.95
+
+
+def test_a_sketch_is_no_wider_than_four_vectors_a_component():
+    assert [Covariance(channels, 4).width for channels in (8, 16, 17, 100)] == [8, 16, 16, 16]
+
+
+def test_the_probe_of_a_sketch_takes_rows_from_everywhere():
+    """Orthonormal, in the space of the rows, and it sees what only the last rows have."""
+    rows = torch.zeros(1000, 40)
+    rows[:, :4] = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
+    rows[900:, 4:8] = torch.randn(100, 4, generator=torch.Generator().manual_seed(1))
+    probe = semantic_basis._probe(rows, 8)
+    torch.testing.assert_close(probe.mT @ probe, torch.eye(8), rtol=0, atol=1e-5)
+    torch.testing.assert_close(probe[:8].square().sum(), torch.tensor(8.0))
+
+
+def test_means_are_those_of_all_rows_whatever_the_sketch():
+    keys = torch.randn(4, 30, 64, generator=torch.Generator().manual_seed(0)) + 3
+    covariance = Covariance(64, 4)
+    for part in keys.split(1):
+        covariance.update(part)
+    assert covariance.rows == 120
+    torch.testing.assert_close(covariance.mean, keys.mean((0, 1)))

@@ -47,3 +47,44 @@ def test_a_unet_with_another_text_encoder_is_not_taken_for_a_known_one():
     unknown = tiny.from_recipe(replace(recipe, unet={**recipe.unet, "context_dim": 1280}))
     with pytest.raises(families.UnknownModelError, match="1280"):
         families.family_of(unknown.model)
+
+
+def test_a_transformers_choices_are_by_depth():
+    model = tiny.build("Wan").model
+    names = {choice: [point.name for point in families.structure_points(model, choice)] for choice in families.CHOICES}
+    assert names == {
+        "all decoder": ["block.0", "block.1", "block.2", "block.3"],
+        "coarse": ["block.1"],  # from a quarter to half of the depth
+        "default": ["block.1"],
+        "fine": ["block.2", "block.3"],
+    }
+
+
+def test_a_unets_choices_are_by_resolution():
+    model = tiny.build("SD 1.5").model
+    names = {choice: [point.name for point in families.structure_points(model, choice)] for choice in families.CHOICES}
+    assert names["coarse"] == names["default"] == FREECONTROL["SD 1.5"]
+    assert names["fine"] == ["output.9.attn1", "output.10.attn1", "output.11.attn1"]
+    assert names["all decoder"] == [f"output.{n}.attn1" for n in range(3, 12)]
+
+
+def test_the_usual_size_of_a_familys_pictures():
+    assert {family.name: family.side for family in families.FAMILIES} == {
+        "FreeSteer playground": 128, "SD 1.5": 512, "SD 2": 768, "SVD": 768, "SDXL": 1024, "SD 3": 1024, "Flux": 1024,
+        "Qwen-Image": 1024, "Lumina 2 and Z-Image": 1024, "Hunyuan Video": 720, "Wan": 640, "LTX Video": 640,
+    }  # fmt: skip
+
+
+def test_a_class_alone_tells_the_layout():
+    for family in ("SDXL", "Flux", "Wan"):
+        diffusion_model = tiny.build(family).model.model.diffusion_model
+        assert families.of_diffusion_model(diffusion_model).layout == families.family_of(tiny.build(family).model).layout
+    with pytest.raises(families.UnknownModelError, match="str"):
+        families.of_diffusion_model("a text")  # pyright: ignore[reportArgumentType]
+
+
+def test_sd_2_and_its_video_model_are_told_apart():
+    config = {"context_dim": 1024}
+    still, video = (next(family for family in families.FAMILIES if family.name == name) for name in ("SD 2", "SVD"))
+    for given, expected in (({}, (True, False)), ({"use_temporal_attention": True}, (False, True))):
+        assert (still.config({**config, **given}), video.config({**config, **given})) == expected

@@ -183,6 +183,58 @@ def test_other_hooks_stay_and_ours_go_even_after_an_error():
     theirs.remove()
 
 
+class Layers(torch.nn.Module):
+    """Three layers in a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x)))
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_graph_is_recorded_up_to_the_last_point(stop):
+    model = Layers()
+    before = torch.is_grad_enabled()
+    with torch.enable_grad(), Taps(model, [Point("b", "b", None), Point("a", "a", None)], (1, 4, 2, 2), stop) as taps:
+        result = model(torch.randn(1, 3, 4))
+    assert result.requires_grad == (not stop)
+    assert taps.features["a"].requires_grad and taps.features["b"].requires_grad
+    assert torch.is_grad_enabled() == before
+
+
+def test_nothing_of_an_earlier_pass_is_left():
+    """The same taps may be used again: what they have read is forgotten, and the last point found anew."""
+    model = Layers()
+    taps = Taps(model, [Point("a", "a", None), Point("b", "b", None)], (1, 4, 2, 2))
+    for _ in range(2):
+        with taps:
+            model(torch.randn(1, 3, 4))
+        assert set(taps.features) == {"a", "b"}
+    model.register_module("b", torch.nn.Identity())  # which nothing taps
+    with pytest.raises(TapError, match="Could not read b:"), taps:
+        model(torch.randn(1, 3, 4))
+    assert not model.a._forward_hooks
+
+
+def test_the_last_and_the_first_of_padded_tokens_are_told_apart():
+    """Six tokens of an image, padded to eight, after or before three of text."""
+    tokens = torch.arange(11.0).reshape(1, 11, 1).expand(1, 11, 6)
+    last, first = Point("p", "m", (2, 2), (2, 4), "last", 8), Point("p", "m", (2, 2), (2, 4), "first", 8)
+    for point, start in ((last, 3), (first, 0)):
+        found = point.image_tokens(tokens, point.grid((1, 4, 4, 6)))
+        assert found.shape == (1, 6, 2) and found[0, :, 0].tolist() == [*range(start, start + 6)]
+    exact = Point("p", "m", (2, 2), tokens="last", pad_to=3)
+    assert exact.image_tokens(tokens, (2, 3))[0, 0, 0] == 5
+    with pytest.raises(TapError, match="Layer p has 11 tokens where the latent has 2 x 3"):
+        Point("p", "m", (2, 2)).image_tokens(tokens, (2, 3))
+    for point in (first, last):
+        with pytest.raises(TapError, match="has 11 tokens where the latent has 3 x 4"):
+            point.image_tokens(tokens, (3, 4))
+
+
 def test_a_layer_that_does_not_run_is_an_error_that_names_it():
     model = tiny.build("FreeSteer playground")
     diffusion_model = model.model.model.diffusion_model

@@ -9,7 +9,6 @@ from pathlib import Path
 import folder_paths
 import pytest
 import torch
-from freesteer.core.freecontrol import bases_file
 from freesteer.nodes.freecontrol import basis as freecontrol_basis
 from freesteer.nodes.freecontrol.basis import FOLDER
 
@@ -20,26 +19,6 @@ from ..conftest import CLASSES, World, run
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], {".safetensors"}))
     return tmp_path
-
-
-def assert_same(a: bases_file.ModelBasis, b: bases_file.ModelBasis) -> None:
-    assert (a.family, a.prompts, a.size, a.basis.shared) == (b.family, b.prompts, b.size, b.basis.shared)
-    assert torch.equal(a.basis.sigmas, b.basis.sigmas)
-    assert list(a.basis.layers) == list(b.basis.layers)
-    for name, layer in a.basis.layers.items():
-        for part in bases_file.PARTS:
-            assert torch.equal(getattr(layer, part), getattr(b.basis.layers[name], part))
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_basis_comes_back_bit_by_bit(world: World, folder: Path, shared: bool) -> None:
-    made, _ = run(
-        "FreeSteerExtractBasis", model=world.model, clip=world.clip, latent=world.latent, prompts="a star\nein Stern, 星",
-        seed_images=2, steps=3, components=4, shared=shared,
-    )  # fmt: skip
-    run("FreeSteerSaveBasis", basis=made, name="stars")
-    (loaded,) = run("FreeSteerLoadBasis", file="stars_00001_.safetensors")
-    assert_same(loaded, made)
 
 
 def test_a_loaded_basis_gives_the_same_structure(world: World, folder: Path) -> None:
@@ -67,23 +46,6 @@ def test_a_changed_file_is_read_again(world: World, folder: Path) -> None:
     os.utime(folder / name, ns=(1, 1))
     assert load.fingerprint_inputs(file=name) != before
     assert load.fingerprint_inputs(file="gone.safetensors") != before
-
-
-def test_what_could_not_be_read_again_is_not_saved(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bases_file, "LARGEST", bases_file.MARGIN + 1000)
-    with pytest.raises(bases_file.BasisFileError, match="fewer components"):
-        run("FreeSteerSaveBasis", basis=world.basis, name="stars")
-    assert os.listdir(folder) == []
-
-
-def test_an_unfinished_file_is_not_left_behind(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(bases_file.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        run("FreeSteerSaveBasis", basis=world.basis, name="stars")
-    assert os.listdir(folder) == []
 
 
 def test_folders_of_extra_model_paths_stay_first(monkeypatch: pytest.MonkeyPatch) -> None:

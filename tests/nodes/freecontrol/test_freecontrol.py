@@ -14,6 +14,8 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from freesteer.core.freecontrol.bases_file import ModelBasis
+from freesteer.nodes.freecontrol.types import ModelStructure
 from torch import Tensor
 
 from ..conftest import World, run, tiny
@@ -81,16 +83,23 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))
-def test_every_input_matters(world: World, option: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def masked(world: World) -> tuple[ModelStructure, Tensor]:
+    """A structure with a mask, and what it steers to."""
     mask = torch.zeros(1, 96, 64)
     mask[:, 20:60, 10:40] = 1
     (structure,) = run(
         "FreeSteerStructure", model=world.model, basis=world.basis, vae=world.vae, image=world.image, positive=world.positive, mask=mask
     )
-    (plain,) = run("FreeSteerFreeControl", model=world.model, structure=structure)
+    (model,) = run("FreeSteerFreeControl", model=world.model, structure=structure)
+    return structure, draw(world, model)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))
+def test_every_input_matters(world: World, masked: tuple[ModelStructure, Tensor], option: dict[str, Any]) -> None:
+    structure, plain = masked
     (other,) = run("FreeSteerFreeControl", model=world.model, structure=structure, **option)
-    assert not torch.equal(draw(world, plain), draw(world, other))
+    assert not torch.equal(plain, draw(world, other))
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (18, 22), (17, 23)])
@@ -200,9 +209,13 @@ def test_two_freecontrols_in_a_row_both_count(world: World, steer: Steer) -> Non
 
 
 ENDLESS = {"dpm_adaptive"}  # has as many steps as it likes; a random model makes it like very many
+KINDS = {"euler", "heun", "dpmpp_2m", "dpmpp_sde", "lcm", "uni_pc"}  # one of each: of one call a step, two, a memory, noise, none, its own
+SAMPLERS = [
+    pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in comfy.samplers.KSampler.SAMPLERS if name not in ENDLESS
+]
 
 
-@pytest.mark.parametrize("sampler", [name for name in comfy.samplers.KSampler.SAMPLERS if name not in ENDLESS])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_is_steered(world: World, steer: Steer, sampler: str) -> None:
     try:
         plain = draw(world, world.model, sampler=sampler)
@@ -213,14 +226,23 @@ def test_every_sampler_is_steered(world: World, steer: Steer, sampler: str) -> N
     assert not torch.equal(steered, plain)
 
 
-@pytest.mark.parametrize("method", ["noise", "inversion"])
-@pytest.mark.parametrize("levels", [1, 4])
-@pytest.mark.parametrize("shared", [True, False])
-def test_every_kind_of_structure_steers(world: World, method: str, levels: int, shared: bool) -> None:
-    basis, _ = run(
-        "FreeSteerExtractBasis", model=world.model, clip=world.clip, latent=world.latent, prompts="a star", seed_images=2, steps=2,
-        components=4, shared=shared,
-    )  # fmt: skip
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "own"])
+def basis(world: World, request: pytest.FixtureRequest) -> ModelBasis:
+    """With components that all noise levels share, or that each has of its own."""
+    given = {"model": world.model, "clip": world.clip, "latent": world.latent, "prompts": "a star", "components": 4}
+    return run("FreeSteerExtractBasis", seed_images=2, steps=2, shared=request.param, **given)[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "levels"),
+    [
+        ("noise", 1),
+        pytest.param("noise", 4, marks=pytest.mark.slow),
+        pytest.param("inversion", 1, marks=pytest.mark.slow),
+        ("inversion", 4),
+    ],
+)
+def test_every_kind_of_structure_steers(world: World, basis: ModelBasis, method: str, levels: int) -> None:
     given = {"model": world.model, "basis": basis, "vae": world.vae, "image": world.image, "positive": world.positive}
     (structure,) = run("FreeSteerStructure", method=method, levels=levels, **given)
     assert len(structure.structure.sigmas) == levels

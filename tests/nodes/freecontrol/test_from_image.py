@@ -3,12 +3,10 @@
 # pyright: reportArgumentType=false, reportAssignmentType=false
 """FreeControl From Image: what the three nodes do, and only once."""
 
-import gc
-
 import comfy.sample
 import pytest
 import torch
-from freesteer.host.models.memo import Memo, identity
+from freesteer.host.models.memo import Memo
 from freesteer.nodes.freecontrol import from_image as freecontrol_from_image
 from freesteer.recipes.freecontrol import steps as recipe
 
@@ -156,33 +154,3 @@ def test_the_model_and_the_condition_give_the_size_otherwise(world: World) -> No
 
     assert size(128, 128) == (16, 16)  # what the playground draws
     assert size(4096, 2048) == size(64, 32) == (22, 12)
-
-
-class Owner:
-    pass
-
-
-def test_a_memo_forgets_the_oldest_and_what_is_gone() -> None:
-    memo, owners, made = Memo(size=2), [Owner()], []
-
-    def make(key: str) -> str:
-        return memo.recall(owners, (key,), lambda: made.append(key) or key)
-
-    assert [make(key) for key in "aab"] == ["a", "a", "b"]
-    assert made == ["a", "b"]
-    make("c")
-    make("b")
-    assert made == ["a", "b", "c"]
-    make("a")
-    assert made == ["a", "b", "c", "a"]
-    owners[:] = [Owner()]
-    gc.collect()
-    make("z")
-    assert len(memo._entries) == 1
-
-
-def test_identity_is_that_of_a_clone_and_not_of_a_patched_one(world: World) -> None:
-    owners, key = identity(world.model)
-    cloned, same = identity(world.model.clone())
-    assert key == same and all(a is b for a, b in zip(owners, cloned, strict=True))
-    assert identity(with_lora(world.model))[1] != key

@@ -10,11 +10,14 @@ Backward, with g = dE/df, q_i = f_i . g and R = f . g + T (dE/dT), needs only su
     dE/dalpha_i = T_i q_i - (R - sum_{j<=i} T_j alpha_j q_j) / (1 - alpha_i)
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import neg
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import accelerated
@@ -36,12 +39,12 @@ def composite(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor
 @torch.no_grad()
 def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, tiles: Tiles) -> Tensor:
     """The depth at which half of the light is gone, (tiles, pixels); 0 where more than half is never gone."""
-    found = depths.new_zeros(len(tiles.count), tiles.side**2)
-    for chunk in _chunks(means, conics, opacities, tiles):
+    median = depths.new_zeros(len(tiles.count), tiles.side**2)
+    for chunk in _chunks(means, conics, opacities, tiles, torch.ones_like(median)):
         after = chunk.light * (1 - chunk.alpha)
         crossed = (chunk.light >= 0.5) & (after < 0.5)
-        found[chunk.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
-    return found
+        median[chunk.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
+    return median
 
 
 class _Composite(torch.autograd.Function):
@@ -49,9 +52,8 @@ class _Composite(torch.autograd.Function):
     def forward(ctx: Any, means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles):
         blended = features.new_zeros(len(tiles.count), tiles.side**2, features.shape[1])
         light = features.new_ones(blended.shape[:2])
-        for chunk in _chunks(means, conics, opacities, tiles):
+        for chunk in _chunks(means, conics, opacities, tiles, light):
             blended[chunk.tiles] += chunk.weights.mT @ features[chunk.rows]
-            light[chunk.tiles] = chunk.left
         ctx.save_for_backward(means, conics, opacities, features, blended, light)
         ctx.tiles = tiles
         return blended, light
@@ -63,7 +65,7 @@ class _Composite(torch.autograd.Function):
         blended_by, light_by = gradients
         behind = (blended * blended_by).sum(-1) + light * light_by  # R, less what has been passed
         terms = features.new_zeros(len(tiles.gaussian) + 1, 6 + features.shape[1])
-        for chunk in _chunks(means, conics, opacities, tiles):
+        for chunk in _chunks(means, conics, opacities, tiles, torch.ones_like(light)):
             here = blended_by[chunk.tiles]
             alpha, weights = chunk.alpha, chunk.weights
             along = features[chunk.rows] @ here.mT  # q
@@ -97,7 +99,7 @@ class _Chunk:
     """Of b tiles, the next m Gaussians, at P pixels.
 
     tiles: (b,); places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the
-    scene; alpha, light: (b, m, P), light before each Gaussian; left: (b, P), after all; monomials: (6, P).
+    scene; alpha, light: (b, m, P), light before each Gaussian; monomials: (6, P).
     """
 
     tiles: Tensor
@@ -105,7 +107,6 @@ class _Chunk:
     rows: Tensor
     alpha: Tensor
     light: Tensor
-    left: Tensor
     monomials: Tensor
 
     @property
@@ -113,35 +114,44 @@ class _Chunk:
         return self.alpha * self.light
 
 
-def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> Iterator[_Chunk]:
-    """Batches of tiles of like counts, each from the front until all of its tiles are dark or done."""
-    pixels = tiles.side**2
+def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles, left: Tensor) -> Iterator[_Chunk]:
+    """All tiles from the front until they are dark or done. left: (tiles, P), ones, which become the light behind what was given."""
     monomials = _monomials(tiles.side, means)
     packed, middles = _packed(means, conics, opacities), _middles(tiles, means)
-    listed = torch.cat([tiles.gaussian, tiles.gaussian.new_tensor([len(means)])])
-    order = tiles.count.argsort(descending=True)
-    order = order[: int((tiles.count > 0).sum())]
-    batch = max(1, AT_ONCE.get(means.device.type, AT_ONCE_ELSEWHERE) // (pixels * CHUNK))
-    for these in order.split(batch) if len(order) else ():
-        left = means.new_ones(len(these), pixels)
-        longest = int(tiles.count[these[0]])
-        done = 0
-        while done < longest:
-            size = min(CHUNK, longest - done)
-            offset = done + torch.arange(size, device=means.device)
-            places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
-            rows = listed[places]
-            alpha = (_coefficients(packed[rows], middles[these][:, None]) @ monomials).exp_().clamp_(max=OPAQUE)
-            alpha = torch.nn.functional.threshold(alpha, FAINTEST, 0.0)
-            light = torch.cumprod(torch.cat([left[:, None], 1 - alpha], 1), 1)
-            left = light[:, -1]
-            yield _Chunk(these, places, rows.clamp(max=len(means) - 1), alpha, light[:, :-1], left, monomials)
-            done += size
-            more = (left.amax(1) > DARK) & (tiles.count[these] > done)
-            if not more.all():
-                these, left = these[more], left[more]
-                if len(these) == 0:
-                    break
+    listed = F.pad(tiles.gaussian, (0, 1), value=len(means))
+    device = means.device.type
+    batch = max(1, AT_ONCE.get(device, AT_ONCE_ELSEWHERE) // (tiles.side**2 * CHUNK))
+    done, longest = 0, 1
+    while done < longest:
+        remaining = torch.where(left.amax(1) > DARK, tiles.count, 0)
+        ordered, order = remaining.sort(descending=True)
+        counts = ordered.tolist()  # the only number that is read from the device
+        longest = counts[0]
+        end = done + CHUNK if device == "cpu" else _end_of_round(done, longest)
+        for first in range(0, _longer_than(done, counts), batch):
+            last = first + batch
+            for start in range(done, min(end, counts[first]), CHUNK):
+                these = order[first : min(last, _longer_than(start, counts))]
+                offset = torch.arange(start, min(start + CHUNK, end, counts[first]), device=means.device)
+                places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
+                rows = listed[places]
+                alpha = (_coefficients(packed[rows], middles[these][:, None]) @ monomials).exp_().clamp_(max=OPAQUE)
+                alpha = F.threshold(alpha, FAINTEST, 0.0)
+                light = torch.cumprod(torch.cat([left[these][:, None], 1 - alpha], 1), 1)
+                left[these] = light[:, -1]
+                yield _Chunk(these, places, rows.clamp(max=len(means) - 1), alpha, light[:, :-1], monomials)
+        done = end
+
+
+def _longer_than(count: int, counts: list[int]) -> int:
+    """How many of the counts, the largest first, are larger."""
+    return bisect_left(counts, -count, key=neg)
+
+
+def _end_of_round(done: int, longest: int) -> int:
+    """Where dark tiles are looked for next on a device that has to be waited for: after an eighth of the longest tile, a quarter, a half."""
+    eighth = -(-longest // (8 * CHUNK)) * CHUNK
+    return eighth if done == 0 else 2 * done
 
 
 def _coefficients(values: Tensor, middles: Tensor) -> Tensor:
@@ -154,8 +164,8 @@ def _coefficients(values: Tensor, middles: Tensor) -> Tensor:
 
 def _packed(means: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     """Means, conics and the logarithms of opacities, (N + 1, 6); the last row is nothing."""
-    rows = torch.cat([means, conics, opacities.log()[:, None]], 1)
-    return torch.cat([rows, rows.new_tensor([[0, 0, 0, 0, 0, -torch.inf]])])
+    places, logarithms = torch.cat([means, conics], 1), opacities.log()
+    return torch.cat([F.pad(places, (0, 0, 0, 1)), F.pad(logarithms, (0, 1), value=-torch.inf)[:, None]], 1)
 
 
 def _monomials(side: int, like: Tensor) -> Tensor:
@@ -174,4 +184,5 @@ def _middles(tiles: Tiles, like: Tensor) -> Tensor:
 
 
 def _tile_of(tiles: Tiles) -> Tensor:
-    return torch.repeat_interleave(tiles.count)
+    """Of every intersection, (M,)."""
+    return torch.repeat_interleave(tiles.count, output_size=len(tiles.gaussian))

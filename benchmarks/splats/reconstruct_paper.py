@@ -48,11 +48,11 @@ def _motion(gaussians: Gaussians, picture: Tensor, here: CameraPath) -> Tensor:
     twist = torch.zeros(6, requires_grad=True)
     optimiser = torch.optim.Adam([twist], 4e-3)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.1 ** (1 / POSE))
-    nothing, neutral = torch.zeros_like(picture[..., 0]), torch.zeros(2)
+    neutral = torch.zeros(2)
     for _ in range(POSE):
         pose = cameras.exponential(twist)
         moved = replace(gaussians, positions=gaussians.positions @ pose[:3, :3].mT + pose[:3, 3])
-        loss = difference(render(moved, here[0]), picture, nothing, neutral)
+        loss = difference(render(moved, here[0]), picture, None, neutral)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

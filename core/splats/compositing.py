@@ -24,16 +24,19 @@ from . import accelerated
 from .tiles import FAINTEST, Tiles
 
 DARK = 1e-5  # light that may be left out
-OPAQUE = 0.999  # as gsplat; the paper's code has .99
+OPAQUE = 0.999  # greatest alpha, as in gsplat to 1.5; the paper's code has .99
 CHUNK = 64  # Gaussians of a tile at a time
 AT_ONCE = {"cpu": 2**19}  # pixels x Gaussians of a batch: on a CPU, what its cache holds
 AT_ONCE_ELSEWHERE = 2**25
 
 
-def composite(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles) -> tuple[Tensor, Tensor]:
+def composite(
+    means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles, kernel: accelerated.Kernel | None = None
+) -> tuple[Tensor, Tensor]:
     """Features (N, C) to (tiles, pixels, C), and the light that is left: (tiles, pixels). Differentiable in all four."""
-    found = accelerated.composite(means, conics, opacities, features, tiles)
-    return found or _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
+    if kernel is not None and kernel.takes(tiles):
+        return accelerated.composite(kernel.blend, means, conics, opacities, features, tiles)
+    return _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
 
 
 @torch.no_grad()

@@ -118,18 +118,20 @@ def activated(raw: dict[str, Tensor]) -> Gaussians:
     return Gaussians(raw["positions"], raw["scales"].exp(), F.normalize(raw["rotations"], dim=-1), raw["opacities"].sigmoid(), raw["sh"])
 
 
-def difference(shown: Rendered, picture: Tensor, depth: Tensor, exposure: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """The loss of one frame: of its picture, under its own exposure and where it is not hidden, and of its depth where that is known."""
+def difference(shown: Rendered, picture: Tensor, depth: Tensor | None, exposure: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """The loss of one frame: of its picture (H, W, 3), under its own exposure (2,) and where it is not hidden (H, W), and of its depth
+    (H, W), if given, where that is above 0."""
     colour = shown.colour * (1 + exposure[0]) + exposure[1]
     if hidden is not None:
         picture = torch.where(hidden[..., None], colour.detach(), picture)
     both = torch.stack([colour, picture]).movedim(-1, 1)
     similarity = kornia.metrics.ssim(both[:1], both[1:], 11).mean()
     loss = (1 - SIMILARITY) * (colour - picture).abs().mean() + SIMILARITY * (1 - similarity)
-    known = (depth > 0) & (shown.alpha.detach() > EMPTY)
-    if known.any():
-        loss = loss + DEPTH_WEIGHT * ((shown.depth[known] - depth[known]).abs() / depth[known]).mean()
-    return loss
+    if depth is None:
+        return loss
+    known = (depth > 0) & (shown.alpha.detach() > EMPTY)  # no indexing by it: its size would have to be read from the device
+    wrong = (shown.depth - depth).abs() / torch.where(known, depth, 1)
+    return loss + DEPTH_WEIGHT * torch.where(known, wrong, 0).sum() / known.sum().clamp(min=1)
 
 
 def refine_pose(gaussians: Gaussians, picture: Tensor, camera: Camera, steps: int) -> Tensor:
@@ -140,10 +142,9 @@ def refine_pose(gaussians: Gaussians, picture: Tensor, camera: Camera, steps: in
     exposure = torch.zeros(2).to(picture).requires_grad_()
     optimiser = torch.optim.Adam([{"params": [twist], "lr": POSE_RATE}, {"params": [exposure], "lr": EXPOSURE_RATE}])
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.05 ** (1 / steps))
-    nothing = torch.zeros_like(picture[..., 0])
     for _ in range(steps):
         shown = render(gaussians, camera.at(cameras.exponential(twist * reach) @ camera.pose))
-        loss = difference(shown, picture, nothing, exposure)
+        loss = difference(shown, picture, None, exposure)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

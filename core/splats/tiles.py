@@ -9,6 +9,7 @@ from torch import Tensor
 from .projection import NEAR, Projected
 
 FAINTEST = 1 / 255  # opacity at a pixel; what is less is not drawn (3D Gaussian Splatting's own limit)
+SIDES = (8, 16)  # pixels: small tiles waste little where Gaussians are small, large ones are fewer where they are not
 
 
 @dataclass(frozen=True)

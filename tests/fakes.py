@@ -14,7 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import return_and_correct_aliasing
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA = torch.device("cuda", 0)
@@ -33,7 +33,7 @@ def fake_cuda() -> Iterator[Counter[str]]:
     run_backward = torch.autograd._engine_run_backward
 
     def within(*args: Any, **kwargs: Any) -> Any:  # torch calls it with the bridge taken off
-        with bridge:
+        with bridge, _Unused():
             return run_backward(*args, **kwargs)
 
     try:
@@ -98,7 +98,15 @@ class _Bridge(TorchFunctionMode):
         kwargs.pop("device", None)
         _Card.waits["from numbers"] += function in MADE_OF_NUMBERS
         wanted = kwargs.pop("requires_grad", False)
-        return _Card(function(*map(_values, args), **kwargs)).requires_grad_(wanted)
+        return _Card(_values(function(*map(_values, args), **kwargs))).requires_grad_(wanted)
+
+
+class _Unused(TorchDispatchMode):
+    """The derivatives by what was not used, which torch's C++ fills with zeros, where it believes the tensor to be."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        return _on_card(result) if function is torch.ops.aten.zeros.default else result
 
 
 def _moved(function: Any, args: tuple, kwargs: dict) -> Tensor:

@@ -43,10 +43,12 @@ def composite(
 def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, tiles: Tiles) -> Tensor:
     """The depth at which half of the light is gone, (tiles, pixels); 0 where more than half is never gone."""
     median = depths.new_zeros(len(tiles.count), tiles.side**2)
-    for chunk in _chunks(means, conics, opacities, tiles, torch.ones_like(median)):
+    blend = _Blend(means, conics, opacities, tiles)
+    for part in _parts(tiles, blend.left):
+        chunk = blend.next(part)
         after = chunk.light * (1 - chunk.alpha)
         crossed = (chunk.light >= 0.5) & (after < 0.5)
-        median[chunk.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
+        median[part.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
     return median
 
 
@@ -54,12 +56,14 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles):
         blended = features.new_zeros(len(tiles.count), tiles.side**2, features.shape[1])
-        light = features.new_ones(blended.shape[:2])
-        for chunk in _chunks(means, conics, opacities, tiles, light):
-            blended[chunk.tiles] += chunk.weights.mT @ features[chunk.rows]
-        ctx.save_for_backward(means, conics, opacities, features, blended, light)
-        ctx.tiles = tiles
-        return blended, light
+        blend = _Blend(means, conics, opacities, tiles)
+        ctx.tiles, ctx.parts = tiles, []
+        for part in _parts(tiles, blend.left):
+            chunk = blend.next(part)
+            blended[part.tiles] += chunk.weights.mT @ features[chunk.rows]
+            ctx.parts.append(part)
+        ctx.save_for_backward(means, conics, opacities, features, blended, blend.left)
+        return blended, blend.left
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
@@ -68,15 +72,17 @@ class _Composite(torch.autograd.Function):
         blended_by, light_by = gradients
         behind = (blended * blended_by).sum(-1) + light * light_by  # R, less what has been passed
         terms = features.new_zeros(len(tiles.gaussian) + 1, 6 + features.shape[1])
-        for chunk in _chunks(means, conics, opacities, tiles, torch.ones_like(light)):
-            here = blended_by[chunk.tiles]
+        blend = _Blend(means, conics, opacities, tiles)
+        for part in ctx.parts:  # those of the forward pass: which tiles are dark is not asked again
+            chunk = blend.next(part)
+            here = blended_by[part.tiles]
             alpha, weights = chunk.alpha, chunk.weights
             along = features[chunk.rows] @ here.mT  # q
             passed = (weights * along).cumsum(1)
-            by_alpha = chunk.light * along - (behind[chunk.tiles][:, None] - passed) / (1 - alpha)
-            behind[chunk.tiles] -= passed[:, -1]
+            by_alpha = chunk.light * along - (behind[part.tiles][:, None] - passed) / (1 - alpha)
+            behind[part.tiles] -= passed[:, -1]
             by_power = by_alpha * alpha * (alpha < OPAQUE)
-            terms[chunk.places] = torch.cat([by_power @ chunk.monomials.mT, weights @ here], -1)
+            terms[chunk.places] = torch.cat([by_power @ blend.monomials.mT, weights @ here], -1)
         return *_to_gaussians(terms[:-1], means, conics, opacities, tiles), None
 
 
@@ -98,51 +104,29 @@ def _to_gaussians(terms: Tensor, means: Tensor, conics: Tensor, opacities: Tenso
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Of b tiles, the next m Gaussians, at P pixels.
-
-    tiles: (b,); places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the
-    scene; alpha, light: (b, m, P), light before each Gaussian; monomials: (6, P).
-    """
+class _Part:
+    """Of the tiles (b,), the Gaussians from the place `start` to `stop` of each one's own list."""
 
     tiles: Tensor
-    places: Tensor
-    rows: Tensor
-    alpha: Tensor
-    light: Tensor
-    monomials: Tensor
-
-    @property
-    def weights(self) -> Tensor:
-        return self.alpha * self.light
+    start: int
+    stop: int
 
 
-def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles, left: Tensor) -> Iterator[_Chunk]:
-    """All tiles from the front until they are dark or done. left: (tiles, P), ones, which become the light behind what was given."""
-    monomials = _monomials(tiles.side, means)
-    packed, middles = _packed(means, conics, opacities), _middles(tiles, means)
-    listed = F.pad(tiles.gaussian, (0, 1), value=len(means))
-    device = means.device.type
+def _parts(tiles: Tiles, left: Tensor) -> Iterator[_Part]:
+    """All tiles from the front until they are dark or done, those of like counts together. left: (tiles, P), the light that is left at
+    each of their pixels; it is looked at as it is when the next part is asked for."""
+    device = left.device.type
     batch = max(1, AT_ONCE.get(device, AT_ONCE_ELSEWHERE) // (tiles.side**2 * CHUNK))
     done, longest = 0, 1
     while done < longest:
-        remaining = torch.where(left.amax(1) > DARK, tiles.count, 0)
-        ordered, order = remaining.sort(descending=True)
-        counts = ordered.tolist()  # the only number that is read from the device
+        remaining, order = torch.where(left.amax(1) > DARK, tiles.count, 0).sort(descending=True)
+        counts = remaining.tolist()  # all that is read from the device
         longest = counts[0]
         end = done + CHUNK if device == "cpu" else _end_of_round(done, longest)
         for first in range(0, _longer_than(done, counts), batch):
-            last = first + batch
             for start in range(done, min(end, counts[first]), CHUNK):
-                these = order[first : min(last, _longer_than(start, counts))]
-                offset = torch.arange(start, min(start + CHUNK, end, counts[first]), device=means.device)
-                places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
-                rows = listed[places]
-                alpha = (_coefficients(packed[rows], middles[these][:, None]) @ monomials).exp_().clamp_(max=OPAQUE)
-                alpha = F.threshold(alpha, FAINTEST, 0.0)
-                light = torch.cumprod(torch.cat([left[these][:, None], 1 - alpha], 1), 1)
-                left[these] = light[:, -1]
-                yield _Chunk(these, places, rows.clamp(max=len(means) - 1), alpha, light[:, :-1], monomials)
+                last = min(first + batch, _longer_than(start, counts))
+                yield _Part(order[first:last], start, min(start + CHUNK, end, counts[first]))
         done = end
 
 
@@ -155,6 +139,46 @@ def _end_of_round(done: int, longest: int) -> int:
     """Where dark tiles are looked for next on a device that has to be waited for: after an eighth of the longest tile, a quarter, a half."""
     eighth = -(-longest // (8 * CHUNK)) * CHUNK
     return eighth if done == 0 else 2 * done
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Of b tiles, the next m Gaussians, at P pixels.
+
+    places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the scene; alpha, light:
+    (b, m, P), light before each Gaussian.
+    """
+
+    places: Tensor
+    rows: Tensor
+    alpha: Tensor
+    light: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        return self.alpha * self.light
+
+
+class _Blend:
+    """A scene on its way through the tiles. left: (tiles, P), the light behind what has been drawn; monomials: (6, P)."""
+
+    def __init__(self, means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles):
+        self.tiles, self.last = tiles, len(means) - 1
+        self.monomials = _monomials(tiles.side, means)
+        self.packed, self.middles = _packed(means, conics, opacities), _middles(tiles, means)
+        self.listed = F.pad(tiles.gaussian, (0, 1), value=len(means))
+        self.left = means.new_ones(len(tiles.count), tiles.side**2)
+
+    def next(self, part: _Part) -> _Chunk:
+        tiles, these = self.tiles, part.tiles
+        offset = torch.arange(part.start, part.stop, device=these.device)
+        places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
+        rows = self.listed[places]
+        alpha = (_coefficients(self.packed[rows], self.middles[these][:, None]) @ self.monomials).exp_().clamp_(max=OPAQUE)
+        alpha = F.threshold(alpha, FAINTEST, 0.0)
+        light = torch.cumprod(torch.cat([self.left[these][:, None], 1 - alpha], 1), 1)
+        self.left[these] = light[:, -1]
+        return _Chunk(places, rows.clamp(max=self.last), alpha, light[:, :-1])
 
 
 def _coefficients(values: Tensor, middles: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ read, and its autograd does not run on cuda in a build without CUDA.
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
@@ -30,7 +30,7 @@ def fake_cuda() -> Iterator[Counter[str]]:
     """Inside, `device="cuda"` works; what is given counts by its name how often the CPU had to wait, until the `with` ends."""
     waits, bridge = Counter(), _Bridge()
     before, _Card.waits = _Card.waits, waits
-    run_backward = torch.autograd._engine_run_backward
+    run_backward = torch.autograd._engine_run_backward  # pyright: ignore[reportPrivateImportUsage]
 
     def within(*args: Any, **kwargs: Any) -> Any:  # torch calls it with the bridge taken off
         with bridge, _Unused():
@@ -47,8 +47,8 @@ class _Card(Tensor):
     """A tensor on the card. values: the same one on the CPU."""
 
     values: Tensor
-    waits: Counter[str] = Counter()
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    waits: ClassVar[Counter[str]] = Counter()
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
     device = property(lambda self: CUDA)  # pyright: ignore[reportAssignmentType]
     is_cuda = property(lambda self: True)  # pyright: ignore[reportAssignmentType]
 
@@ -96,7 +96,8 @@ class _Bridge(TorchFunctionMode):
         if torch.device(kwargs.get("device") or like).type != "cuda":
             return function(*args, **kwargs)
         kwargs.pop("device", None)
-        _Card.waits["from numbers"] += function in MADE_OF_NUMBERS
+        if function in MADE_OF_NUMBERS:
+            _Card.waits["from numbers"] += 1
         wanted = kwargs.pop("requires_grad", False)
         return _Card(_values(function(*map(_values, args), **kwargs))).requires_grad_(wanted)
 
@@ -111,8 +112,8 @@ class _Unused(TorchDispatchMode):
 
 def _moved(function: Any, args: tuple, kwargs: dict) -> Tensor:
     tensor, rest = args[0], [*args[1:], *kwargs.values()]
-    devices = [part.device if isinstance(part, Tensor) else torch.device(part) for part in rest if isinstance(part, Tensor | str | torch.device)]
-    wanted = {Tensor.cpu: torch.device("cpu"), Tensor.cuda: CUDA}.get(function) or (devices or [tensor.device])[0]
+    places = [part.device if isinstance(part, Tensor) else part for part in rest if isinstance(part, Tensor | str | torch.device)]
+    wanted = torch.device({Tensor.cpu: "cpu", Tensor.cuda: "cuda"}.get(function) or (places or [tensor.device])[0])
     kinds = [part.dtype if isinstance(part, Tensor) else part for part in rest if isinstance(part, Tensor | torch.dtype)]
     if wanted.type != tensor.device.type:
         _Card.waits["from the CPU" if wanted.type == "cuda" else "to the CPU"] += 1

@@ -66,7 +66,8 @@ def greatest_alpha(blend: Blend, side: int, device: torch.device) -> float:
         mean = torch.full((1, 2), side / 2 + 0.5, device=device, requires_grad=True)  # the middle of a pixel
         conic = torch.tensor([[0.2, 0.05, 0.1]], device=device, requires_grad=True)
         one = torch.ones(1, device=device, requires_grad=True)
-        tile = Tiles(*(torch.tensor([n], device=device) for n in (0, 0, 1)), side, (1, 1))
+        zero = torch.zeros(1, dtype=torch.long, device=device)
+        tile = Tiles(zero, zero, zero + 1, side, (1, 1))
         _, light = composite(blend, mean, conic, one, torch.ones(1, CHANNELS[0], device=device), tile)
         opaque = 1 - float(light.detach().amin())
         y, x = torch.meshgrid(*(torch.arange(side, device=device) + 0.5 for _ in range(2)), indexing="ij")
@@ -74,9 +75,8 @@ def greatest_alpha(blend: Blend, side: int, device: torch.device) -> float:
         alpha = one * torch.exp(-0.5 * (conic[:, 0] * dx * dx + conic[:, 2] * dy * dy) - conic[:, 1] * dx * dy)
         formula = 1 - torch.where(alpha < FAINTEST, 0, alpha.clamp(max=opaque))
         weight = torch.arange(side**2, device=device) / side**2
-        pairs = [(light[0].detach(), formula.detach())]
-        pairs += zip(*(torch.autograd.grad((drawn.flatten() * weight).sum(), (mean, conic, one)) for drawn in (light, formula)), strict=True)
-        off = max(float((a - b).abs().amax() / b.abs().amax()) for a, b in pairs)
+        parts = [(each.detach(), *torch.autograd.grad((each * weight).sum(), (mean, conic, one))) for each in (light[0], formula)]
+        off = max(float((a - b).abs().amax() / b.abs().amax()) for a, b in zip(*parts, strict=True))
     if not (opaque > 0.9 and off < CLOSE):
         raise ValueError(f"in tiles of {side} it is off by {off:.1g}")
     return opaque

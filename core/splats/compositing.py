@@ -136,7 +136,7 @@ def _longer_than(count: int, counts: list[int]) -> int:
 
 
 def _end_of_round(done: int, longest: int) -> int:
-    """Where dark tiles are looked for next on a device that has to be waited for: after an eighth of the longest tile, a quarter, a half."""
+    """Where dark tiles are looked for next on a device that has to be waited for: at an eighth, a quarter, a half of the longest list."""
     eighth = -(-longest // (8 * CHUNK)) * CHUNK
     return eighth if done == 0 else 2 * done
 

@@ -1,4 +1,4 @@
-"""gsplat's kernels cannot run without a GPU: here their contracts do, as their CUDA sources have them, in loops over tiles and Gaussians."""
+"""gsplat's kernels cannot run without a GPU: here their contracts do, as in their CUDA sources, in loops over tiles and Gaussians."""
 
 import sys
 from collections.abc import Iterator

@@ -66,13 +66,23 @@ def grown(gaussians: Gaussians | None, pictures: Tensor, depths: Tensor, path: C
     return gaussians
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """refine: whether cameras may change; still: parts of the Gaussians that may not; hidden: (F, H, W), where pictures do not count;
+    seed: of the order of the frames."""
+
+    refine: bool = True
+    still: tuple[str, ...] = ()
+    hidden: Tensor | None = None
+    seed: int = 0
+
+
 def fit(
-    gaussians: Gaussians, pictures: Tensor, depths: Tensor, path: CameraPath, exposures: Tensor, iterations: int, refine: bool = True,
-    look: Look = lambda step, total, fit: None, seed: int = 0, still: tuple[str, ...] = (), hidden: Tensor | None = None,
+    gaussians: Gaussians, pictures: Tensor, depths: Tensor, path: CameraPath, exposures: Tensor, iterations: int,
+    options: Fitting = Fitting(), look: Look = lambda step, total, fit: None,
 ) -> Fit:  # fmt: skip
-    """Gaussians and cameras that show the pictures. depths: (F, H, W), 0 where unknown; refine: whether cameras may change;
-    still: parts of the Gaussians that may not; hidden: (F, H, W), where pictures do not count.
-    """
+    """Gaussians and cameras that show the pictures (F, H, W, 3). depths: (F, H, W), 0 where unknown; exposures: (F, 2), as in Fit;
+    look: called with the step, their number and what there is so far, about twenty times."""
     median = float(depths[depths > 0].median())
     raw = {
         "positions": gaussians.positions.clone(), "scales": gaussians.scales.log(), "rotations": gaussians.rotations.clone(),
@@ -82,21 +92,24 @@ def fit(
     leaves = [*raw.values(), twists, light]
     for leaf in leaves:
         leaf.requires_grad_()
-    rates = [0.0 if name in still else RATES[name] * (median if name == "positions" else 1) for name in raw] + [CAMERA_RATE, EXPOSURE_RATE]
+    rates = [0.0 if name in options.still else RATES[name] * (median if name == "positions" else 1) for name in raw] + [
+        CAMERA_RATE,
+        EXPOSURE_RATE,
+    ]
     optimiser = torch.optim.Adam([{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=True)], eps=1e-15)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.05 ** (1 / max(iterations, 1)))
-    order = torch.Generator().manual_seed(seed)
+    hidden, order = options.hidden, torch.Generator().manual_seed(options.seed)
     frames: list[int] = []
 
     def now() -> Fit:
         with torch.no_grad():
-            moved = replace(path, poses=cameras.exponential(twists * reach) @ path.poses)
-            return Fit(activated(raw).detach(), moved, light.detach().clone())
+            refined = replace(path, poses=cameras.exponential(twists * reach) @ path.poses)
+            return Fit(activated(raw).detach(), refined, light.detach().clone())
 
     for step in range(iterations):
         frames = frames or torch.randperm(len(pictures), generator=order).tolist()
         frame = frames.pop()
-        twist = twists[frame] if refine and frame > 0 else twists[frame].detach()
+        twist = twists[frame] if options.refine and frame > 0 else twists[frame].detach()
         pose = cameras.exponential(twist * reach) @ path.poses[frame]
         shown = render(activated(raw), path[frame].at(pose))
         loss = difference(shown, pictures[frame], depths[frame], light[frame], None if hidden is None else hidden[frame])
@@ -105,8 +118,8 @@ def fit(
         optimiser.step()
         schedule.step()
         look(step + 1, iterations, now()) if (step + 1) % max(1, iterations // 20) == 0 else None
-    found = now()
-    return replace(found, gaussians=found.gaussians[found.gaussians.opacities > FAINT])
+    last = now()
+    return replace(last, gaussians=last.gaussians[(last.gaussians.opacities > FAINT).nonzero().squeeze(1)])
 
 
 def in_unit(depth: float) -> Tensor:

@@ -12,7 +12,7 @@ from ...core.tracking.tracking import track
 from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to
 from ..common import checks
 from ..splats.types import SPLAT, to_gaussians
-from .clip_inputs import SMALLEST, Watch, clip_in_motion, clip_of, depth_inputs, report, same_aspect
+from .clip_inputs import SMALLEST, Lens, Watch, clip_in_motion, clip_of, depth_inputs, report, same_aspect
 
 
 class EstimateCameras(io.ComfyNode):
@@ -36,17 +36,15 @@ class EstimateCameras(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, depth_kind, field_of_view, field_of_view_known, depth=None) -> io.NodeOutput:
-        watch, device = Watch(), comfy.model_management.get_torch_device()
-        if depth is None:
-            clip = clip_in_motion(image, depth_kind, field_of_view, None, None, watch)
-        else:
-            clip = clip_of(image, depth, depth_kind, field_of_view)
+        watch, lens = Watch(), Lens(field_of_view, field_of_view_known)
+        clip = clip_in_motion(image, depth_kind, lens, None, None, watch) if depth is None else clip_of(image, depth, depth_kind, lens)
+        clip = copied_to(clip, comfy.model_management.get_torch_device())
         tracked = track(
-            clip.pictures.to(device), clip.depths.to(device), clip.valid.to(device), clip.focal, field_of_view_known, clip.inverse,
-            lambda done, total: watch("finding cameras", done / total, None), depth is None,
+            clip.pictures, clip.depths, clip.valid, clip.focal, clip.focal_known, clip.inverse,
+            lambda done, total: watch("finding cameras", done / total, None), clip.from_motion,
         )  # fmt: skip
         text = report(tracked)
-        return io.NodeOutput(copied_to(tracked.path((image.shape[1], image.shape[2])), "cpu"), text, ui=ui.PreviewText(text))
+        return io.NodeOutput(copied_to(tracked.path(clip.size), "cpu"), text, ui=ui.PreviewText(text))
 
 
 class RefinePoses(io.ComfyNode):

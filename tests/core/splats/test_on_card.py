@@ -7,7 +7,7 @@ import pytest
 import torch
 from freesteer.benchmarks.splats import splat_reference as reference
 from freesteer.core.geometry.cameras import Camera, CameraPath
-from freesteer.core.splats.fitting import fit, grown, refine_pose
+from freesteer.core.splats.fitting import Fitting, fit, grown, refine_pose
 from freesteer.core.splats.gaussians import Gaussians
 from freesteer.core.splats.rasteriser import render
 from freesteer.tests.fakes import fake_cuda
@@ -63,7 +63,7 @@ def test_a_step_of_fitting_waits_a_few_times(waits: Counter[str]):
     counts = []
     for iterations in (1, 5):
         waits.clear()
-        found = fit(scene, pictures, depths, path, exposures, iterations, hidden=hidden)
+        found = fit(scene, pictures, depths, path, exposures, iterations, Fitting(hidden=hidden))
         counts.append(waits.total())
     assert found.gaussians.positions.device.type == found.path.poses.device.type == "cuda"
     assert counts[1] - counts[0] <= 4 * ITERATION

@@ -39,6 +39,11 @@ def composite(
     return _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
 
 
+def pixels_at_once(device: torch.device) -> int:
+    """Pixels x Gaussians that are blended at once on a device."""
+    return AT_ONCE.get(device.type, AT_ONCE_ELSEWHERE)
+
+
 @torch.no_grad()
 def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, tiles: Tiles) -> Tensor:
     """The depth at which half of the light is gone, (tiles, pixels); 0 where more than half is never gone."""
@@ -116,7 +121,7 @@ def _parts(tiles: Tiles, left: Tensor) -> Iterator[_Part]:
     """All tiles from the front until they are dark or done, those of like counts together. left: (tiles, P), the light that is left at
     each of their pixels; it is looked at as it is when the next part is asked for."""
     device = left.device.type
-    batch = max(1, AT_ONCE.get(device, AT_ONCE_ELSEWHERE) // (tiles.side**2 * CHUNK))
+    batch = max(1, pixels_at_once(left.device) // (tiles.side**2 * CHUNK))
     done, longest = 0, 1
     while done < longest:
         remaining, order = torch.where(left.amax(1) > DARK, tiles.count, 0).sort(descending=True)

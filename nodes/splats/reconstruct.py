@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...core.geometry.cameras import CameraPath
+from ...core.splats import memory
 from ...core.splats.gaussians import Gaussians
 from ...core.splats.rasteriser import render
 from ...core.splats.reconstruction import PRESETS, reconstruct
@@ -15,6 +16,7 @@ from ...core.tracking.tracking import LOST, Tracked
 from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to
 from ..common import checks
 from ..tracking.clip_inputs import Lens, Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
+from .room import make_room
 from .types import SPLAT, splat_kind, to_gaussians, to_splat
 
 STOPPED_EARLY = "Stopped before the end; connect splat and cameras to another Reconstruct Splats From Video to go on."
@@ -74,13 +76,14 @@ class ReconstructSplats(io.ComfyNode):
         path = None if cameras is None else copied_to(path_of(cameras, pictures_of(image)), device)
         scene = None if splat is None else copied_to(scene_of(splat, path), device)
         clip = None if depth is None else clip_of(image, depth, depth_kind, lens, mask)
-        splat_kind()  # before any work
+        splat_kind()
+        frames, height, width = pictures_of(image).shape[:3]
+        words = [make_room(memory.of_reconstruction(frames, (height, width), device), device)]
         clip = copied_to(clip or clip_in_motion(image, depth_kind, lens, mask, path, watch), device)
-        words: list[str] = []
 
         def check(tracked: Tracked) -> None:
             refuse_lost(tracked, path is not None, depth is not None)
-            words.append(report(tracked))
+            words.insert(0, report(tracked))
 
         with torch.inference_mode(False), torch.enable_grad():
             try:

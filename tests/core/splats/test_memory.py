@@ -53,22 +53,23 @@ def test_a_picture(monkeypatch, count: int, side: int, blended: int, degree: int
 
 def test_a_clip(monkeypatch):
     """As few pixels at once for a small clip as for a large one."""
-    drawn = clips.draw("sideways", 4, (36, 48))
+    drawn = clips.draw("sideways", 3, (24, 32))
     for module in (bundle, fusion, memory):
         monkeypatch.setattr(module, "PIXELS_AT_ONCE", 1)
-    monkeypatch.setattr(compositing, "AT_ONCE", {"cpu": 2**15})
-    monkeypatch.setattr(tracking, "GLOBAL_STEPS", 1)
-    clip = Clip(drawn.frames, drawn.depth, drawn.depth > 0, float(drawn.path.focal[0]) / 48, True, False)
+    monkeypatch.setattr(compositing, "AT_ONCE", {"cpu": 2**16})
+    for steps in ("STEPS", "LOCAL_STEPS", "GLOBAL_STEPS"):
+        monkeypatch.setattr(tracking, steps, 1)
+    clip = Clip(drawn.frames, drawn.depth, drawn.depth > 0, float(drawn.path.focal[0]) / 32, True, False)
     used = (
         peak(lambda: tracking.track(clip.pictures, clip.depths, clip.valid, clip.focal)),
-        peak(lambda: reconstruct(clip, Preset(2, 1), drawn.path)),
+        peak(lambda: reconstruct(clip, Preset(1, 1))),
     )
-    said = memory.of_tracking(4, clip.size), memory.of_reconstruction(4, clip.size, CPU)
+    said = memory.of_tracking(3, clip.size), memory.of_reconstruction(3, clip.size, CPU)
     assert all(map(within, used, said)), (used, said)
 
 
-def test_fusion_of_a_long_clip_at_1080p():
-    frames, height, width = 60, 1080, 1920
+def test_fusion_at_1080p():
+    frames, height, width = 12, 1080, 1920
     with FakeTensorMode():
         level = Level(torch.zeros(frames, 5, height, width))
         state = State(torch.eye(4).repeat(frames, 1, 1), torch.zeros(frames, 4), torch.tensor(1.0), 1.0)

@@ -2,8 +2,8 @@
 
 Projection, tiles and colours stay ours, so that no Gaussian is cut at three deviations and the intrinsics have derivatives. Releases
 differ: 1.5 takes tiles of any side, and its greatest alpha is .999, as ours is; 1.6 takes sides of 4 and 16 only, and its greatest
-alpha is .99, as in the code of the paper. So a build is tried once, with one Gaussian for each of our sides. Both stop a pixel at
-light of 1e-4, where ours stops at 1e-5; else they are the same formula.
+alpha is .99, as in the code of the paper. So a build is tried once, with one Gaussian for each of our sides. Both end a pixel at a
+transmittance of 1e-4, where ours ends at 1e-5; else they are the same formula.
 """
 
 import functools
@@ -21,7 +21,7 @@ from .tiles import FAINTEST, SIDES, Tiles
 
 Blend = Callable[..., tuple[Tensor, Tensor]]  # with the signature of gsplat's rasterize_to_pixels
 CHANNELS = (4, 8)  # of features, which are filled up with zeros: colour and depth, and with a normal. All releases take so many
-CLOSE = 1e-3  # by which the light of the trial, and its derivatives, may differ from the formula
+CLOSE = 1e-3  # by which the transmittance of the trial, and its derivatives, may differ from the formula, relative
 BREAKS = (ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)  # of a build for another torch, CUDA or GPU
 log = logging.getLogger(__name__)
 
@@ -68,14 +68,14 @@ def greatest_alpha(blend: Blend, side: int, device: torch.device) -> float:
         one = torch.ones(1, device=device, requires_grad=True)
         zero = torch.zeros(1, dtype=torch.long, device=device)
         tile = Tiles(zero, zero, zero + 1, side, (1, 1))
-        _, light = composite(blend, mean, conic, one, torch.ones(1, CHANNELS[0], device=device), tile)
-        opaque = 1 - float(light.detach().amin())
+        _, transmittance = composite(blend, mean, conic, one, torch.ones(1, CHANNELS[0], device=device), tile)
+        opaque = 1 - float(transmittance.detach().amin())
         y, x = torch.meshgrid(*(torch.arange(side, device=device) + 0.5 for _ in range(2)), indexing="ij")
         dx, dy = x.flatten() - mean[:, 0], y.flatten() - mean[:, 1]
         alpha = one * torch.exp(-0.5 * (conic[:, 0] * dx * dx + conic[:, 2] * dy * dy) - conic[:, 1] * dx * dy)
         formula = 1 - torch.where(alpha < FAINTEST, 0, alpha.clamp(max=opaque))
         weight = torch.arange(side**2, device=device) / side**2
-        parts = [(each.detach(), *torch.autograd.grad((each * weight).sum(), (mean, conic, one))) for each in (light[0], formula)]
+        parts = [(each.detach(), *torch.autograd.grad((each * weight).sum(), (mean, conic, one))) for each in (transmittance[0], formula)]
         off = max(float((a - b).abs().amax() / b.abs().amax()) for a, b in zip(*parts, strict=True))
     if not (opaque > 0.9 and off < CLOSE):
         raise ValueError(f"in tiles of {side} it is off by {off:.1g}")

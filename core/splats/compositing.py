@@ -3,7 +3,7 @@
     alpha_i = min(.999, o_i exp(-d' C_i d / 2)),  0 below 1/255;   T_i = prod_{j<i} (1 - alpha_j);   f = sum_i T_i alpha_i f_i
 
 (3D Gaussian Splatting, 2308.04079, eq. 3.) In a tile, log alpha is a polynomial of six terms in the pixel's place, so that it
-is one matrix product for all pixels and Gaussians. Gaussians come in chunks; a tile is left when no light passes any more.
+is one matrix product for all pixels and Gaussians. A tile takes its Gaussians in chunks, until T < DARK at all of its pixels.
 
 Backward, with g = dE/df, q_i = f_i . g and R = f . g + T (dE/dT), needs only sums from the front:
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from . import accelerated
 from .tiles import FAINTEST, Tiles
 
-DARK = 1e-5  # light that may be left out
+DARK = 1e-5  # transmittance below which a pixel is done
 OPAQUE = 0.999  # greatest alpha, as in gsplat to 1.5; the paper's code has .99
 CHUNK = 64  # Gaussians of a tile at a time
 AT_ONCE = {"cpu": 2**19}  # pixels x Gaussians of a batch: on a CPU, what its cache holds
@@ -33,7 +33,7 @@ AT_ONCE_ELSEWHERE = 2**25
 def composite(
     means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles, kernel: accelerated.Kernel | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Features (N, C) to (tiles, pixels, C), and the light that is left: (tiles, pixels). Differentiable in all four."""
+    """Features (N, C) to (tiles, pixels, C), and the transmittance that is left: (tiles, pixels). Differentiable in all four."""
     if kernel is not None and kernel.takes(tiles):
         return accelerated.composite(kernel.blend, means, conics, opacities, features, tiles)
     return _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
@@ -46,13 +46,13 @@ def pixels_at_once(device: torch.device) -> int:
 
 @torch.no_grad()
 def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, tiles: Tiles) -> Tensor:
-    """The depth at which half of the light is gone, (tiles, pixels); 0 where more than half is never gone."""
+    """The depth at which the transmittance falls below a half, (tiles, pixels); 0 where it never does."""
     median = depths.new_zeros(len(tiles.count), tiles.side**2)
     blend = _Blend(means, conics, opacities, tiles)
     for part in _parts(tiles, blend.left):
         chunk = blend.next(part)
-        after = chunk.light * (1 - chunk.alpha)
-        crossed = (chunk.light >= 0.5) & (after < 0.5)
+        after = chunk.transmittance * (1 - chunk.alpha)
+        crossed = (chunk.transmittance >= 0.5) & (after < 0.5)
         median[part.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
     return median
 
@@ -72,10 +72,10 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
-        means, conics, opacities, features, blended, light = ctx.saved_tensors
+        means, conics, opacities, features, blended, transmittance = ctx.saved_tensors
         tiles: Tiles = ctx.tiles
-        blended_by, light_by = gradients
-        behind = (blended * blended_by).sum(-1) + light * light_by  # R, less what has been passed
+        blended_by, transmittance_by = gradients
+        behind = (blended * blended_by).sum(-1) + transmittance * transmittance_by  # R, less the Gaussians that have been passed
         terms = features.new_zeros(len(tiles.gaussian) + 1, 6 + features.shape[1])
         blend = _Blend(means, conics, opacities, tiles)
         for part in ctx.parts:  # those of the forward pass: which tiles are dark is not asked again
@@ -84,7 +84,7 @@ class _Composite(torch.autograd.Function):
             alpha, weights = chunk.alpha, chunk.weights
             along = features[chunk.rows] @ here.mT  # q
             passed = (weights * along).cumsum(1)
-            by_alpha = chunk.light * along - (behind[part.tiles][:, None] - passed) / (1 - alpha)
+            by_alpha = chunk.transmittance * along - (behind[part.tiles][:, None] - passed) / (1 - alpha)
             behind[part.tiles] -= passed[:, -1]
             by_power = by_alpha * alpha * (alpha < OPAQUE)
             terms[chunk.places] = torch.cat([by_power @ blend.monomials.mT, weights @ here], -1)
@@ -103,8 +103,8 @@ def _to_gaussians(terms: Tensor, means: Tensor, conics: Tensor, opacities: Tenso
     by_a = -0.5 * (uu - 2 * x * u + x * x * one)
     by_b = -(uv - x * v - y * u + x * y * one)
     by_c = -0.5 * (vv - 2 * y * v + y * y * one)
-    found = torch.cat([torch.stack([by_x, by_y, by_a, by_b, by_c, one], -1), terms[:, 6:]], -1)
-    total = found.new_zeros(len(means), found.shape[1]).index_add_(0, rows, found)
+    each = torch.cat([torch.stack([by_x, by_y, by_a, by_b, by_c, one], -1), terms[:, 6:]], -1)
+    total = each.new_zeros(len(means), each.shape[1]).index_add_(0, rows, each)
     return total[:, :2], total[:, 2:5], total[:, 5] / opacities.clamp(min=1e-12), total[:, 6:]
 
 
@@ -118,8 +118,8 @@ class _Part:
 
 
 def _parts(tiles: Tiles, left: Tensor) -> Iterator[_Part]:
-    """All tiles from the front until they are dark or done, those of like counts together. left: (tiles, P), the light that is left at
-    each of their pixels; it is looked at as it is when the next part is asked for."""
+    """All tiles from the front until they are dark or done, those of like counts together. left: (tiles, P), the transmittance behind
+    what is drawn so far; it is read when the next part is asked for, so parts have to be drawn in turn."""
     device = left.device.type
     batch = max(1, pixels_at_once(left.device) // (tiles.side**2 * CHUNK))
     done, longest = 0, 1
@@ -150,22 +150,22 @@ def _end_of_round(done: int, longest: int) -> int:
 class _Chunk:
     """Of b tiles, the next m Gaussians, at P pixels.
 
-    places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the scene; alpha, light:
-    (b, m, P), light before each Gaussian.
+    places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the scene; alpha: (b, m, P);
+    transmittance: (b, m, P), T before each Gaussian.
     """
 
     places: Tensor
     rows: Tensor
     alpha: Tensor
-    light: Tensor
+    transmittance: Tensor
 
     @property
     def weights(self) -> Tensor:
-        return self.alpha * self.light
+        return self.alpha * self.transmittance
 
 
 class _Blend:
-    """A scene on its way through the tiles. left: (tiles, P), the light behind what has been drawn; monomials: (6, P)."""
+    """What all parts of a picture share. left: (tiles, P), the transmittance behind what is drawn so far; monomials: (6, P)."""
 
     def __init__(self, means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles):
         self.tiles, self.last = tiles, len(means) - 1
@@ -181,9 +181,9 @@ class _Blend:
         rows = self.listed[places]
         alpha = (_coefficients(self.packed[rows], self.middles[these][:, None]) @ self.monomials).exp_().clamp_(max=OPAQUE)
         alpha = F.threshold(alpha, FAINTEST, 0.0)
-        light = torch.cumprod(torch.cat([self.left[these][:, None], 1 - alpha], 1), 1)
-        self.left[these] = light[:, -1]
-        return _Chunk(places, rows.clamp(max=self.last), alpha, light[:, :-1])
+        transmittance = torch.cumprod(torch.cat([self.left[these][:, None], 1 - alpha], 1), 1)
+        self.left[these] = transmittance[:, -1]
+        return _Chunk(places, rows.clamp(max=self.last), alpha, transmittance[:, :-1])
 
 
 def _coefficients(values: Tensor, middles: Tensor) -> Tensor:

@@ -19,9 +19,11 @@ LARGE = 4  # deviation in pixels, of a Gaussian that large tiles are better for
 
 @dataclass(frozen=True)
 class Rendered:
-    """colour: (H, W, 3); alpha: (H, W), 0..1; depth: (H, W), the mean over what is seen, in the world's units, 0 where nothing is;
-    median: (H, W), the depth where half of the light is gone, without derivative, 0 where it never is; normal: (H, W, 3), in the
-    camera's frame, towards the camera. The last two only when asked for."""
+    """colour: (H, W, 3); alpha: (H, W), 0..1; depth: (H, W), the mean over what is seen, in the world's units, 0 where nothing is.
+
+    Only when asked for: median: (H, W), the depth where the transmittance falls below a half, without derivative, 0 where it never
+    does; normal: (H, W, 3), in the camera's frame, towards the camera.
+    """
 
     colour: Tensor
     alpha: Tensor
@@ -40,18 +42,18 @@ def render(gaussians: Gaussians, camera: Camera, background: Tensor | None = Non
     directions = gaussians.positions - camera.position
     features = [harmonics.colours(gaussians.sh, directions), projected.depths[:, None]]
     if normals:
-        features.append(facing(gaussians, camera))
-    blended, light = composite(projected.means, conics, gaussians.opacities, torch.cat(features, 1), tiles, kernel)
-    picture, light = untiled(blended, tiles, camera.size), untiled(light[..., None], tiles, camera.size)
-    alpha = 1 - light
-    colour = picture[..., :3] if background is None else picture[..., :3] + light * background.to(light)
+        features.append(normals_of(gaussians, camera))
+    blended, transmittance = composite(projected.means, conics, gaussians.opacities, torch.cat(features, 1), tiles, kernel)
+    picture, transmittance = untiled(blended, tiles, camera.size), untiled(transmittance[..., None], tiles, camera.size)
+    alpha = 1 - transmittance
+    colour = picture[..., :3] if background is None else picture[..., :3] + transmittance * background.to(transmittance)
     depth = picture[..., 3:4] / alpha.clamp(min=1e-6)
-    middle = None
+    halfway = None
     if median:
-        middle = median_depth(projected.means, conics, gaussians.opacities, projected.depths, tiles)
-        middle = untiled(middle[..., None], tiles, camera.size)[..., 0]
+        halfway = median_depth(projected.means, conics, gaussians.opacities, projected.depths, tiles)
+        halfway = untiled(halfway[..., None], tiles, camera.size)[..., 0]
     normal = torch.nn.functional.normalize(picture[..., 4:7], dim=-1) if normals else None
-    return Rendered(colour, alpha[..., 0], depth[..., 0], middle, normal)
+    return Rendered(colour, alpha[..., 0], depth[..., 0], halfway, normal)
 
 
 def tile_side(covariances: Tensor, sides: tuple[int, ...]) -> int:
@@ -62,7 +64,7 @@ def tile_side(covariances: Tensor, sides: tuple[int, ...]) -> int:
     return sides[-1] if typical > LARGE**2 else sides[0]
 
 
-def facing(gaussians: Gaussians, camera: Camera) -> Tensor:
+def normals_of(gaussians: Gaussians, camera: Camera) -> Tensor:
     """The shortest axis of each Gaussian, in the camera's frame, towards the camera: (N, 3)."""
     turn = camera.pose[:3, :3] @ matrix(gaussians.rotations)
     shortest = gaussians.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)

@@ -18,9 +18,9 @@ from .fitting import Fit, Fitting, fit, grown
 from .gaussians import Gaussians
 
 FUSED_WITH = (1, 2, 3, 4)  # frames around each whose depth is taken into its own
-KEYFRAMES = 8  # that the scene is grown from at first, or more of a clip that is longer than
+KEYFRAMES = 8  # that the scene is grown from at first; of a clip of more than USUAL_FRAMES, more in proportion
 USUAL_FRAMES = 32
-Look = Callable[[str, float, "Fit | None"], None]
+Progress = Callable[[str, float, "Fit | None"], None]
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class Reconstruction:
 
 def reconstruct(
     clip: Clip, preset: Preset, path: CameraPath | None = None, scene: Gaussians | None = None,
-    look: Look = lambda stage, share, fit: None, check: Callable[[Tracked], None] = lambda tracked: None,
+    progress: Progress = lambda stage, share, fit: None, check: Callable[[Tracked], None] = lambda tracked: None,
 ) -> Reconstruction:  # fmt: skip
     """The cameras of a clip, and a scene that looks like it. The first camera is the world; its depth gives the unit.
 
     path: the cameras, where they are known; the world and its unit are then theirs. scene: what there is already in that world.
-    look: called with what is being done, how much of it is done, and what there is so far. check: with the cameras, and may raise.
+    progress: called with what is being done, how much of it is done, and what there is so far. check: with the cameras, and may raise.
     """
     given = (clip.pictures, clip.depths, clip.valid)
     if path is None:
         tracked = track(
-            *given, clip.focal, clip.focal_known, clip.inverse, lambda done, total: look("finding cameras", done / total, None),
+            *given, clip.focal, clip.focal_known, clip.inverse, lambda done, total: progress("finding cameras", done / total, None),
             clip.from_motion,
         )  # fmt: skip
         path = tracked.path(clip.size)
@@ -75,7 +75,7 @@ def reconstruct(
         scene = grown(scene, clip.pictures, depths, path, frames)
 
         def watch(step: int, total: int, now: Fit, number: int = number) -> None:
-            look("fitting splats", (number + step / total) / preset.rounds, now)
+            progress("fitting splats", (number + step / total) / preset.rounds, now)
 
         fitted = fit(scene, clip.pictures, depths, path, exposures, steps, Fitting(seed=number, hidden=clip.hidden), watch)
         scene, path, exposures = fitted.gaussians, fitted.path, fitted.exposures

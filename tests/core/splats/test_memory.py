@@ -52,19 +52,19 @@ def test_a_picture(monkeypatch, count: int, side: int, blended: int, degree: int
 
 
 def test_a_clip(monkeypatch):
-    """As few pixels at once for a small clip as for a large one."""
-    drawn = clips.draw("sideways", 3, (24, 32))
+    """As few frames at once for a small clip as for a large one."""
+    drawn, pixels = clips.draw("sideways", 3, (24, 32)), 24 * 32
     for module in (bundle, fusion, memory):
-        monkeypatch.setattr(module, "PIXELS_AT_ONCE", 1)
+        monkeypatch.setattr(module, "PIXELS_AT_ONCE", 2 * pixels)
     monkeypatch.setattr(compositing, "AT_ONCE", {"cpu": 2**16})
     for steps in ("STEPS", "LOCAL_STEPS", "GLOBAL_STEPS"):
         monkeypatch.setattr(tracking, steps, 1)
     clip = Clip(drawn.frames, drawn.depth, drawn.depth > 0, float(drawn.path.focal[0]) / 32, True, False)
-    used = (
-        peak(lambda: tracking.track(clip.pictures, clip.depths, clip.valid, clip.focal)),
-        peak(lambda: reconstruct(clip, Preset(1, 1))),
-    )
-    said = memory.of_tracking(3, clip.size), memory.of_reconstruction(3, clip.size, CPU)
+    used = []
+    with LiveBytes() as counted:
+        reconstruct(clip, Preset(1, 1), check=lambda tracked: used.append(counted.peak))
+    used.append(counted.peak)
+    said = [memory.of_tracking(3, clip.size), memory.of_reconstruction(3, clip.size, CPU)]
     assert all(map(within, used, said)), (used, said)
 
 

@@ -11,8 +11,9 @@ Backward, with g = dE/df, q_i = f_i . g and R = f . g + T (dE/dT), needs only su
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import neg
 from typing import Any
 
@@ -51,7 +52,7 @@ def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tenso
     blend = _Blend(means, conics, opacities, tiles)
     for part in _parts(tiles, blend.left):
         chunk = blend.next(part)
-        after = chunk.transmittance * (1 - chunk.alpha)
+        after = chunk.transmittance * chunk.passing
         crossed = (chunk.transmittance >= 0.5) & (after < 0.5)
         median[part.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
     return median
@@ -81,12 +82,12 @@ class _Composite(torch.autograd.Function):
         for part in ctx.parts:  # those of the forward pass: which tiles are dark is not asked again
             chunk = blend.next(part)
             here = blended_by[part.tiles]
-            alpha, weights = chunk.alpha, chunk.weights
-            along = features[chunk.rows] @ here.mT  # q
-            passed = (weights * along).cumsum(1)
-            by_alpha = chunk.transmittance * along - (behind[part.tiles][:, None] - passed) / (1 - alpha)
-            behind[part.tiles] -= passed[:, -1]
-            by_power = by_alpha * alpha * (alpha < OPAQUE)
+            weights = chunk.weights
+            along = weights * (features[chunk.rows] @ here.mT)  # T alpha q
+            remaining = _remainders(behind[part.tiles], along)
+            behind[part.tiles] = remaining[:, -1]
+            by_power = along.sub_(chunk.alpha / chunk.passing * remaining[:, 1:])  # alpha dE/dalpha
+            by_power.masked_fill_(chunk.alpha >= OPAQUE, 0)
             terms[chunk.places] = torch.cat([by_power @ blend.monomials.mT, weights @ here], -1)
         return *_to_gaussians(terms[:-1], means, conics, opacities, tiles), None
 
@@ -150,13 +151,14 @@ def _end_of_round(done: int, longest: int) -> int:
 class _Chunk:
     """Of b tiles, the next m Gaussians, at P pixels.
 
-    places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the scene; alpha: (b, m, P);
-    transmittance: (b, m, P), T before each Gaussian.
+    places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the scene; alpha,
+    passing: (b, m, P), 1 - alpha; transmittance: (b, m, P), T before each Gaussian.
     """
 
     places: Tensor
     rows: Tensor
     alpha: Tensor
+    passing: Tensor
     transmittance: Tensor
 
     @property
@@ -181,9 +183,33 @@ class _Blend:
         rows = self.listed[places]
         alpha = (_coefficients(self.packed[rows], self.middles[these][:, None]) @ self.monomials).exp_().clamp_(max=OPAQUE)
         alpha = F.threshold(alpha, FAINTEST, 0.0)
-        transmittance = torch.cumprod(torch.cat([self.left[these][:, None], 1 - alpha], 1), 1)
+        passing = 1 - alpha
+        transmittance = _products(self.left[these], passing)
         self.left[these] = transmittance[:, -1]
-        return _Chunk(places, rows.clamp(max=self.last), alpha, transmittance[:, :-1])
+        return _Chunk(places, rows.clamp(max=self.last), alpha, passing, transmittance[:, :-1])
+
+
+def _products(first: Tensor, factors: Tensor) -> Tensor:
+    """first (b, P) times none, one, ... all of the factors (b, m, P): (b, m + 1, P)."""
+    if factors.device.type != "cpu":
+        return torch.cumprod(torch.cat([first[:, None], factors], 1), 1)
+    return _row_by_row(torch.mul, first, factors)
+
+
+def _remainders(first: Tensor, values: Tensor) -> Tensor:
+    """first (b, P) less none, one, ... all of the values (b, m, P): (b, m + 1, P)."""
+    if values.device.type != "cpu":
+        return torch.cumsum(torch.cat([first[:, None], -values], 1), 1)
+    return _row_by_row(torch.sub, first, values)
+
+
+def _row_by_row(step: Callable[..., Tensor], first: Tensor, values: Tensor) -> Tensor:
+    """On a CPU, torch's own scans along m take ten times as long."""
+    results = first.new_empty(len(first), values.shape[1] + 1, first.shape[1])
+    results[:, 0] = first
+    for (before, after), value in zip(pairwise(results.unbind(1)), values.unbind(1), strict=True):
+        step(before, value, out=after)
+    return results
 
 
 def _coefficients(values: Tensor, middles: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.geometry import cameras, trajectory
 from ...core.measures import views
+from ...core.splats.clip import Clip
 from ...core.splats.fitting import Fit, refine_pose
 from ...core.splats.rasteriser import render
 from ...core.splats.reconstruction import PRESETS, reconstruct
@@ -56,7 +57,7 @@ def measure(kinds: tuple[str, ...], frames: int, size: tuple[int, int]) -> dict[
         focal = float(clip.path.focal[0]) / size[1]
         given = pictures[trained], depths[trained]
         started = time.perf_counter()
-        made = reconstruct(*given, given[1] > 0, focal, True, False, PRESETS["standard"])
+        made = reconstruct(Clip(*given, given[1] > 0, focal, focal_known=True, inverse=False), PRESETS["standard"])
         middle = time.perf_counter()
         theirs, their_steps = reconstruct_paper.reconstruct(*given, clip.path)
         ended = time.perf_counter()

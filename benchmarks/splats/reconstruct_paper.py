@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.geometry import cameras
 from ...core.geometry.cameras import CameraPath
-from ...core.splats.fitting import Fit, difference, fit, grown, points_of
+from ...core.splats.fitting import Fit, Fitting, difference, fit, grown, points_of
 from ...core.splats.gaussians import Gaussians
 from ...core.splats.rasteriser import render
 
@@ -32,7 +32,7 @@ def reconstruct(pictures: Tensor, depths: Tensor, intrinsics: CameraPath) -> tup
         here = replace(path, poses=torch.eye(4)[None])
         one = (pictures[before:frame], depths[before:frame])
         local = points_of(pictures, depths[before], depths[before] > 0, replace(path, poses=torch.eye(4).expand(count, 4, 4)), before)
-        local = fit(local, *one, here, light[:1], LOCAL, refine=False, still=("positions",)).gaussians
+        local = fit(local, *one, here, light[:1], LOCAL, Fitting(refine=False, still=("positions",))).gaussians
         moved = _motion(local, pictures[frame], here)
         poses = path.poses.clone()
         poses[frame] = moved @ poses[before]
@@ -40,7 +40,7 @@ def reconstruct(pictures: Tensor, depths: Tensor, intrinsics: CameraPath) -> tup
         scene = grown(scene, pictures, depths, path, [frame])
         seen = replace(path, poses=path.poses[: frame + 1])
         clip = (pictures[: frame + 1], depths[: frame + 1], seen, light[: frame + 1])
-        scene = fit(scene, *clip, GLOBAL, refine=False, seed=frame).gaussians
+        scene = fit(scene, *clip, GLOBAL, Fitting(refine=False, seed=frame)).gaussians
     return Fit(scene, path, light), (count - 1) * (LOCAL + POSE + GLOBAL)
 
 
@@ -48,11 +48,11 @@ def _motion(gaussians: Gaussians, picture: Tensor, here: CameraPath) -> Tensor:
     twist = torch.zeros(6, requires_grad=True)
     optimiser = torch.optim.Adam([twist], 4e-3)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.1 ** (1 / POSE))
-    nothing, neutral = torch.zeros_like(picture[..., 0]), torch.zeros(2)
+    neutral = torch.zeros(2)
     for _ in range(POSE):
         pose = cameras.exponential(twist)
         moved = replace(gaussians, positions=gaussians.positions @ pose[:3, :3].mT + pose[:3, 3])
-        loss = difference(render(moved, here[0]), picture, nothing, neutral)
+        loss = difference(render(moved, here[0]), picture, None, neutral)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

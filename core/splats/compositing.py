@@ -3,75 +3,92 @@
     alpha_i = min(.999, o_i exp(-d' C_i d / 2)),  0 below 1/255;   T_i = prod_{j<i} (1 - alpha_j);   f = sum_i T_i alpha_i f_i
 
 (3D Gaussian Splatting, 2308.04079, eq. 3.) In a tile, log alpha is a polynomial of six terms in the pixel's place, so that it
-is one matrix product for all pixels and Gaussians. Gaussians come in chunks; a tile is left when no light passes any more.
+is one matrix product for all pixels and Gaussians. A tile takes its Gaussians in chunks, until T < DARK at all of its pixels.
 
 Backward, with g = dE/df, q_i = f_i . g and R = f . g + T (dE/dT), needs only sums from the front:
 
     dE/dalpha_i = T_i q_i - (R - sum_{j<=i} T_j alpha_j q_j) / (1 - alpha_i)
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import neg
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import accelerated
 from .tiles import FAINTEST, Tiles
 
-DARK = 1e-5  # light that may be left out
-OPAQUE = 0.999  # as gsplat; the paper's code has .99
+DARK = 1e-5  # transmittance below which a pixel is done
+OPAQUE = 0.999  # greatest alpha, as in gsplat to 1.5; the paper's code has .99
 CHUNK = 64  # Gaussians of a tile at a time
 AT_ONCE = {"cpu": 2**19}  # pixels x Gaussians of a batch: on a CPU, what its cache holds
 AT_ONCE_ELSEWHERE = 2**25
 
 
-def composite(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles) -> tuple[Tensor, Tensor]:
-    """Features (N, C) to (tiles, pixels, C), and the light that is left: (tiles, pixels). Differentiable in all four."""
-    found = accelerated.composite(means, conics, opacities, features, tiles)
-    return found or _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
+def composite(
+    means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles, kernel: accelerated.Kernel | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features (N, C) to (tiles, pixels, C), and the transmittance that is left: (tiles, pixels). Differentiable in all four."""
+    if kernel is not None and kernel.takes(tiles):
+        return accelerated.composite(kernel.blend, means, conics, opacities, features, tiles)
+    return _Composite.apply(means, conics, opacities, features, tiles)  # pyright: ignore[reportReturnType]
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """Pixels x Gaussians that are blended at once on a device."""
+    return AT_ONCE.get(device.type, AT_ONCE_ELSEWHERE)
 
 
 @torch.no_grad()
 def median_depth(means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, tiles: Tiles) -> Tensor:
-    """The depth at which half of the light is gone, (tiles, pixels); 0 where more than half is never gone."""
-    found = depths.new_zeros(len(tiles.count), tiles.side**2)
-    for chunk in _chunks(means, conics, opacities, tiles):
-        after = chunk.light * (1 - chunk.alpha)
-        crossed = (chunk.light >= 0.5) & (after < 0.5)
-        found[chunk.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
-    return found
+    """The depth at which the transmittance falls below a half, (tiles, pixels); 0 where it never does."""
+    median = depths.new_zeros(len(tiles.count), tiles.side**2)
+    blend = _Blend(means, conics, opacities, tiles)
+    for part in _parts(tiles, blend.left):
+        chunk = blend.next(part)
+        after = chunk.transmittance * chunk.passing
+        crossed = (chunk.transmittance >= 0.5) & (after < 0.5)
+        median[part.tiles] += (crossed * depths[chunk.rows][..., None]).sum(1)
+    return median
 
 
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, tiles: Tiles):
         blended = features.new_zeros(len(tiles.count), tiles.side**2, features.shape[1])
-        light = features.new_ones(blended.shape[:2])
-        for chunk in _chunks(means, conics, opacities, tiles):
-            blended[chunk.tiles] += chunk.weights.mT @ features[chunk.rows]
-            light[chunk.tiles] = chunk.left
-        ctx.save_for_backward(means, conics, opacities, features, blended, light)
-        ctx.tiles = tiles
-        return blended, light
+        blend = _Blend(means, conics, opacities, tiles)
+        ctx.tiles, ctx.parts = tiles, []
+        for part in _parts(tiles, blend.left):
+            chunk = blend.next(part)
+            blended[part.tiles] += chunk.weights.mT @ features[chunk.rows]
+            ctx.parts.append(part)
+        ctx.save_for_backward(means, conics, opacities, features, blended, blend.left)
+        return blended, blend.left
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):
-        means, conics, opacities, features, blended, light = ctx.saved_tensors
+        means, conics, opacities, features, blended, transmittance = ctx.saved_tensors
         tiles: Tiles = ctx.tiles
-        blended_by, light_by = gradients
-        behind = (blended * blended_by).sum(-1) + light * light_by  # R, less what has been passed
+        blended_by, transmittance_by = gradients
+        behind = (blended * blended_by).sum(-1) + transmittance * transmittance_by  # R, less the Gaussians that have been passed
         terms = features.new_zeros(len(tiles.gaussian) + 1, 6 + features.shape[1])
-        for chunk in _chunks(means, conics, opacities, tiles):
-            here = blended_by[chunk.tiles]
-            alpha, weights = chunk.alpha, chunk.weights
-            along = features[chunk.rows] @ here.mT  # q
-            passed = (weights * along).cumsum(1)
-            by_alpha = chunk.light * along - (behind[chunk.tiles][:, None] - passed) / (1 - alpha)
-            behind[chunk.tiles] -= passed[:, -1]
-            by_power = by_alpha * alpha * (alpha < OPAQUE)
-            terms[chunk.places] = torch.cat([by_power @ chunk.monomials.mT, weights @ here], -1)
+        blend = _Blend(means, conics, opacities, tiles)
+        for part in ctx.parts:  # those of the forward pass: which tiles are dark is not asked again
+            chunk = blend.next(part)
+            here = blended_by[part.tiles]
+            weights = chunk.weights
+            along = weights * (features[chunk.rows] @ here.mT)  # T alpha q
+            remaining = _remainders(behind[part.tiles], along)
+            behind[part.tiles] = remaining[:, -1]
+            by_power = along.sub_(chunk.alpha / chunk.passing * remaining[:, 1:])  # alpha dE/dalpha
+            by_power.masked_fill_(chunk.alpha >= OPAQUE, 0)
+            terms[chunk.places] = torch.cat([by_power @ blend.monomials.mT, weights @ here], -1)
         return *_to_gaussians(terms[:-1], means, conics, opacities, tiles), None
 
 
@@ -87,61 +104,112 @@ def _to_gaussians(terms: Tensor, means: Tensor, conics: Tensor, opacities: Tenso
     by_a = -0.5 * (uu - 2 * x * u + x * x * one)
     by_b = -(uv - x * v - y * u + x * y * one)
     by_c = -0.5 * (vv - 2 * y * v + y * y * one)
-    found = torch.cat([torch.stack([by_x, by_y, by_a, by_b, by_c, one], -1), terms[:, 6:]], -1)
-    total = found.new_zeros(len(means), found.shape[1]).index_add_(0, rows, found)
+    each = torch.cat([torch.stack([by_x, by_y, by_a, by_b, by_c, one], -1), terms[:, 6:]], -1)
+    total = each.new_zeros(len(means), each.shape[1]).index_add_(0, rows, each)
     return total[:, :2], total[:, 2:5], total[:, 5] / opacities.clamp(min=1e-12), total[:, 6:]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Of the tiles (b,), the Gaussians from the place `start` to `stop` of each one's own list."""
+
+    tiles: Tensor
+    start: int
+    stop: int
+
+
+def _parts(tiles: Tiles, left: Tensor) -> Iterator[_Part]:
+    """All tiles from the front until they are dark or done, those of like counts together. left: (tiles, P), the transmittance behind
+    what is drawn so far; it is read when the next part is asked for, so parts have to be drawn in turn."""
+    device = left.device.type
+    batch = max(1, pixels_at_once(left.device) // (tiles.side**2 * CHUNK))
+    done, longest = 0, 1
+    while done < longest:
+        remaining, order = torch.where(left.amax(1) > DARK, tiles.count, 0).sort(descending=True)
+        counts = remaining.tolist()  # all that is read from the device
+        longest = counts[0]
+        end = done + CHUNK if device == "cpu" else _end_of_round(done, longest)
+        for first in range(0, _longer_than(done, counts), batch):
+            for start in range(done, min(end, counts[first]), CHUNK):
+                last = min(first + batch, _longer_than(start, counts))
+                yield _Part(order[first:last], start, min(start + CHUNK, end, counts[first]))
+        done = end
+
+
+def _longer_than(count: int, counts: list[int]) -> int:
+    """How many of the counts, the largest first, are larger."""
+    return bisect_left(counts, -count, key=neg)
+
+
+def _end_of_round(done: int, longest: int) -> int:
+    """Where dark tiles are looked for next on a device that has to be waited for: at an eighth, a quarter, a half of the longest list."""
+    eighth = -(-longest // (8 * CHUNK)) * CHUNK
+    return eighth if done == 0 else 2 * done
 
 
 @dataclass(frozen=True)
 class _Chunk:
     """Of b tiles, the next m Gaussians, at P pixels.
 
-    tiles: (b,); places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the
-    scene; alpha, light: (b, m, P), light before each Gaussian; left: (b, P), after all; monomials: (6, P).
+    places: (b, m), in the list of intersections, or its length where there are none left; rows: (b, m), of the scene; alpha,
+    passing: (b, m, P), 1 - alpha; transmittance: (b, m, P), T before each Gaussian.
     """
 
-    tiles: Tensor
     places: Tensor
     rows: Tensor
     alpha: Tensor
-    light: Tensor
-    left: Tensor
-    monomials: Tensor
+    passing: Tensor
+    transmittance: Tensor
 
     @property
     def weights(self) -> Tensor:
-        return self.alpha * self.light
+        return self.alpha * self.transmittance
 
 
-def _chunks(means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles) -> Iterator[_Chunk]:
-    """Batches of tiles of like counts, each from the front until all of its tiles are dark or done."""
-    pixels = tiles.side**2
-    monomials = _monomials(tiles.side, means)
-    packed, middles = _packed(means, conics, opacities), _middles(tiles, means)
-    listed = torch.cat([tiles.gaussian, tiles.gaussian.new_tensor([len(means)])])
-    order = tiles.count.argsort(descending=True)
-    order = order[: int((tiles.count > 0).sum())]
-    batch = max(1, AT_ONCE.get(means.device.type, AT_ONCE_ELSEWHERE) // (pixels * CHUNK))
-    for these in order.split(batch) if len(order) else ():
-        left = means.new_ones(len(these), pixels)
-        longest = int(tiles.count[these[0]])
-        done = 0
-        while done < longest:
-            size = min(CHUNK, longest - done)
-            offset = done + torch.arange(size, device=means.device)
-            places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
-            rows = listed[places]
-            alpha = (_coefficients(packed[rows], middles[these][:, None]) @ monomials).exp_().clamp_(max=OPAQUE)
-            alpha = torch.nn.functional.threshold(alpha, FAINTEST, 0.0)
-            light = torch.cumprod(torch.cat([left[:, None], 1 - alpha], 1), 1)
-            left = light[:, -1]
-            yield _Chunk(these, places, rows.clamp(max=len(means) - 1), alpha, light[:, :-1], left, monomials)
-            done += size
-            more = (left.amax(1) > DARK) & (tiles.count[these] > done)
-            if not more.all():
-                these, left = these[more], left[more]
-                if len(these) == 0:
-                    break
+class _Blend:
+    """What all parts of a picture share. left: (tiles, P), the transmittance behind what is drawn so far; monomials: (6, P)."""
+
+    def __init__(self, means: Tensor, conics: Tensor, opacities: Tensor, tiles: Tiles):
+        self.tiles, self.last = tiles, len(means) - 1
+        self.monomials = _monomials(tiles.side, means)
+        self.packed, self.middles = _packed(means, conics, opacities), _middles(tiles, means)
+        self.listed = F.pad(tiles.gaussian, (0, 1), value=len(means))
+        self.left = means.new_ones(len(tiles.count), tiles.side**2)
+
+    def next(self, part: _Part) -> _Chunk:
+        tiles, these = self.tiles, part.tiles
+        offset = torch.arange(part.start, part.stop, device=these.device)
+        places = torch.where(offset < tiles.count[these, None], tiles.start[these, None] + offset, len(tiles.gaussian))
+        rows = self.listed[places]
+        alpha = (_coefficients(self.packed[rows], self.middles[these][:, None]) @ self.monomials).exp_().clamp_(max=OPAQUE)
+        alpha = F.threshold(alpha, FAINTEST, 0.0)
+        passing = 1 - alpha
+        transmittance = _products(self.left[these], passing)
+        self.left[these] = transmittance[:, -1]
+        return _Chunk(places, rows.clamp(max=self.last), alpha, passing, transmittance[:, :-1])
+
+
+def _products(first: Tensor, factors: Tensor) -> Tensor:
+    """first (b, P) times none, one, ... all of the factors (b, m, P): (b, m + 1, P)."""
+    if factors.device.type != "cpu":
+        return torch.cumprod(torch.cat([first[:, None], factors], 1), 1)
+    return _row_by_row(torch.mul, first, factors)
+
+
+def _remainders(first: Tensor, values: Tensor) -> Tensor:
+    """first (b, P) less none, one, ... all of the values (b, m, P): (b, m + 1, P)."""
+    if values.device.type != "cpu":
+        return torch.cumsum(torch.cat([first[:, None], -values], 1), 1)
+    return _row_by_row(torch.sub, first, values)
+
+
+def _row_by_row(step: Callable[..., Tensor], first: Tensor, values: Tensor) -> Tensor:
+    """On a CPU, torch's own scans along m take ten times as long."""
+    results = first.new_empty(len(first), values.shape[1] + 1, first.shape[1])
+    results[:, 0] = first
+    for (before, after), value in zip(pairwise(results.unbind(1)), values.unbind(1), strict=True):
+        step(before, value, out=after)
+    return results
 
 
 def _coefficients(values: Tensor, middles: Tensor) -> Tensor:
@@ -154,8 +222,8 @@ def _coefficients(values: Tensor, middles: Tensor) -> Tensor:
 
 def _packed(means: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     """Means, conics and the logarithms of opacities, (N + 1, 6); the last row is nothing."""
-    rows = torch.cat([means, conics, opacities.log()[:, None]], 1)
-    return torch.cat([rows, rows.new_tensor([[0, 0, 0, 0, 0, -torch.inf]])])
+    places, logarithms = torch.cat([means, conics], 1), opacities.log()
+    return torch.cat([F.pad(places, (0, 0, 0, 1)), F.pad(logarithms, (0, 1), value=-torch.inf)[:, None]], 1)
 
 
 def _monomials(side: int, like: Tensor) -> Tensor:
@@ -174,4 +242,5 @@ def _middles(tiles: Tiles, like: Tensor) -> Tensor:
 
 
 def _tile_of(tiles: Tiles) -> Tensor:
-    return torch.repeat_interleave(tiles.count)
+    """Of every intersection, (M,)."""
+    return torch.repeat_interleave(tiles.count, output_size=len(tiles.gaussian))

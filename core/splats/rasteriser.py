@@ -1,6 +1,5 @@
 """Pictures of Gaussians: exact, sorted, differentiable in the scene and in the camera."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -9,17 +8,22 @@ from torch import Tensor
 from ..geometry.cameras import Camera
 from ..geometry.rotations import matrix
 from . import harmonics
+from .accelerated import kernel_for
 from .compositing import composite, median_depth
 from .gaussians import Gaussians
 from .projection import project
-from .tiles import Tiles, assign
+from .tiles import SIDES, Tiles, assign
+
+LARGE = 4  # deviation in pixels, of a Gaussian that large tiles are better for
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """colour: (H, W, 3); alpha: (H, W), 0..1; depth: (H, W), the mean over what is seen, in the world's units, 0 where nothing is;
-    median: (H, W), the depth where half of the light is gone, without derivative, 0 where it never is; normal: (H, W, 3), in the
-    camera's frame, towards the camera. The last two only when asked for."""
+    """colour: (H, W, 3); alpha: (H, W), 0..1; depth: (H, W), the mean over what is seen, in the world's units, 0 where nothing is.
+
+    Only when asked for: median: (H, W), the depth where the transmittance falls below a half, without derivative, 0 where it never
+    does; normal: (H, W, 3), in the camera's frame, towards the camera.
+    """
 
     colour: Tensor
     alpha: Tensor
@@ -29,34 +33,38 @@ class Rendered:
 
 
 def render(gaussians: Gaussians, camera: Camera, background: Tensor | None = None, median: bool = False, normals: bool = False) -> Rendered:
-    """background: (3,) or (H, W, 3), black unless given. Raises ValueError for values that are not finite."""
+    """background: (3,) or (H, W, 3), black unless given."""
     projected = project(gaussians, camera)
     conics = projected.conics
-    tiles = assign(projected, gaussians.opacities, camera.size, tile_side(projected.covariances))
+    kernel = kernel_for(projected.means.device, projected.means.dtype)
+    side = tile_side(projected.covariances, SIDES if kernel is None else kernel.sides)
+    tiles = assign(projected, gaussians.opacities, camera.size, side)
     directions = gaussians.positions - camera.position
     features = [harmonics.colours(gaussians.sh, directions), projected.depths[:, None]]
     if normals:
-        features.append(facing(gaussians, camera))
-    blended, light = composite(projected.means, conics, gaussians.opacities, torch.cat(features, 1), tiles)
-    picture, light = untiled(blended, tiles, camera.size), untiled(light[..., None], tiles, camera.size)
-    alpha = 1 - light
-    colour = picture[..., :3] if background is None else picture[..., :3] + light * background.to(light)
+        features.append(normals_of(gaussians, camera))
+    blended, transmittance = composite(projected.means, conics, gaussians.opacities, torch.cat(features, 1), tiles, kernel)
+    picture, transmittance = untiled(blended, tiles, camera.size), untiled(transmittance[..., None], tiles, camera.size)
+    alpha = 1 - transmittance
+    colour = picture[..., :3] if background is None else picture[..., :3] + transmittance * background.to(transmittance)
     depth = picture[..., 3:4] / alpha.clamp(min=1e-6)
-    middle = None
+    halfway = None
     if median:
-        middle = median_depth(projected.means, conics, gaussians.opacities, projected.depths, tiles)
-        middle = untiled(middle[..., None], tiles, camera.size)[..., 0]
+        halfway = median_depth(projected.means, conics, gaussians.opacities, projected.depths, tiles)
+        halfway = untiled(halfway[..., None], tiles, camera.size)[..., 0]
     normal = torch.nn.functional.normalize(picture[..., 4:7], dim=-1) if normals else None
-    return Rendered(colour, alpha[..., 0], depth[..., 0], middle, normal)
+    return Rendered(colour, alpha[..., 0], depth[..., 0], halfway, normal)
 
 
-def tile_side(covariances: Tensor) -> int:
-    """Small tiles waste little where Gaussians are small; large ones are fewer where they are not."""
-    typical = float(covariances[:, ::2].detach().amax(-1).median()) if len(covariances) else 1.0
-    return 16 if math.sqrt(typical) > 4 else 8
+def tile_side(covariances: Tensor, sides: tuple[int, ...]) -> int:
+    """The smallest of the sides where the typical Gaussian is small, else the largest."""
+    if len(sides) == 1 or len(covariances) == 0:
+        return sides[0]
+    typical = float(covariances[:, ::2].detach().amax(-1).median())
+    return sides[-1] if typical > LARGE**2 else sides[0]
 
 
-def facing(gaussians: Gaussians, camera: Camera) -> Tensor:
+def normals_of(gaussians: Gaussians, camera: Camera) -> Tensor:
     """The shortest axis of each Gaussian, in the camera's frame, towards the camera: (N, 3)."""
     turn = camera.pose[:3, :3] @ matrix(gaussians.rotations)
     shortest = gaussians.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)

@@ -13,13 +13,14 @@ from torch import Tensor
 from ..geometry.cameras import CameraPath
 from ..tracking.fusion import fused
 from ..tracking.tracking import Tracked, between, locate, track
-from .fitting import Fit, fit, grown
+from .clip import Clip
+from .fitting import Fit, Fitting, fit, grown
 from .gaussians import Gaussians
 
 FUSED_WITH = (1, 2, 3, 4)  # frames around each whose depth is taken into its own
-KEYFRAMES = 8  # that the scene is grown from at first, or more of a clip that is longer than
+KEYFRAMES = 8  # that the scene is grown from at first; of a clip of more than USUAL_FRAMES, more in proportion
 USUAL_FRAMES = 32
-Look = Callable[[str, float, "Fit | None"], None]
+Progress = Callable[[str, float, "Fit | None"], None]
 
 
 @dataclass(frozen=True)
@@ -45,39 +46,38 @@ class Reconstruction:
 
 
 def reconstruct(
-    pictures: Tensor, depths: Tensor, valid: Tensor, focal: float, focal_known: bool, inverse: bool, preset: Preset,
-    look: Look = lambda stage, share, fit: None, check: Callable[[Tracked], None] = lambda tracked: None,
-    path: CameraPath | None = None, scene: Gaussians | None = None, hidden: Tensor | None = None, from_motion: bool = False,
+    clip: Clip, preset: Preset, path: CameraPath | None = None, scene: Gaussians | None = None,
+    progress: Progress = lambda stage, share, fit: None, check: Callable[[Tracked], None] = lambda tracked: None,
 ) -> Reconstruction:  # fmt: skip
-    """pictures: (F, H, W, 3) in 0..1; depths: (F, H, W), right up to a scale and a shift for each frame, and where they are valid.
+    """The cameras of a clip, and a scene that looks like it. The first camera is the world; its depth gives the unit.
 
-    inverse: depths are 1 / depth. focal: in widths of the picture. The first camera is the world; its depth gives the unit.
     path: the cameras, where they are known; the world and its unit are then theirs. scene: what there is already in that world.
-    hidden: (F, H, W), where pictures do not count. from_motion: whether depth was found in the same pictures.
-    look: called with what is being done, how much of it is done, and what there is so far. check: with the cameras, and may raise.
+    progress: called with what is being done, how much of it is done, and what there is so far. check: with the cameras, and may raise.
     """
+    given = (clip.pictures, clip.depths, clip.valid)
     if path is None:
         tracked = track(
-            pictures, depths, valid, focal, focal_known, inverse, lambda done, total: look("finding cameras", done / total, None),
-            from_motion,
+            *given, clip.focal, clip.focal_known, clip.inverse, lambda done, total: progress("finding cameras", done / total, None),
+            clip.from_motion,
         )  # fmt: skip
+        path = tracked.path(clip.size)
     else:
-        tracked = locate(pictures, depths, valid, path, inverse)
+        tracked = locate(*given, path, clip.inverse)
     check(tracked)
-    count, size = len(pictures), (pictures.shape[1], pictures.shape[2])
-    known = fused(tracked.levels[-1], tracked.state, between(range(count), FUSED_WITH))
+    count = len(clip.pictures)
+    depths = fused(tracked.levels[-1], tracked.state, between(range(count), FUSED_WITH))
     gain, offset = tracked.state.frames[:, 2], tracked.state.frames[:, 3]
-    path, exposures = path or tracked.path(size), torch.stack([1 / (1 + gain) - 1, -offset / (1 + gain)], 1)
+    exposures = torch.stack([1 / (1 + gain) - 1, -offset / (1 + gain)], 1)
     longer = max(1.0, count / USUAL_FRAMES)
     steps = round(preset.iterations * longer / preset.rounds)
     for number in range(preset.rounds):
         frames = torch.linspace(0, count - 1, min(count, round(KEYFRAMES * longer) * (number + 1))).round().int().tolist()
-        scene = grown(scene, pictures, known, path, frames)
+        scene = grown(scene, clip.pictures, depths, path, frames)
 
         def watch(step: int, total: int, now: Fit, number: int = number) -> None:
-            look("fitting splats", (number + step / total) / preset.rounds, now)
+            progress("fitting splats", (number + step / total) / preset.rounds, now)
 
-        found = fit(scene, pictures, known, path, exposures, steps, look=watch, seed=number, hidden=hidden)
-        scene, path, exposures = found.gaussians, found.path, found.exposures
+        fitted = fit(scene, clip.pictures, depths, path, exposures, steps, Fitting(seed=number, hidden=clip.hidden), watch)
+        scene, path, exposures = fitted.gaussians, fitted.path, fitted.exposures
     assert scene is not None
-    return Reconstruction(Fit(scene, path, exposures), tracked, known, tracked.iterations + steps * preset.rounds)
+    return Reconstruction(Fit(scene, path, exposures), tracked, depths, tracked.iterations + steps * preset.rounds)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .bundle import PIXELS_AT_ONCE
 from .residuals import Level, State, residuals
 
 AGREE = 0.15  # log: what differs by more is another surface
@@ -17,7 +18,7 @@ def fused(level: Level, state: State, pairs: list[tuple[int, int]]) -> Tensor:
     own = (state.depths(level.maps[:, 3]) * (level.maps[:, 4] > 0)).clamp(min=0)
     total = own.log().where(own > 0, 0).flatten(1)
     count = (own > 0).to(total).flatten(1)
-    for part in torch.tensor(pairs, device=own.device).split(32):
+    for part in torch.tensor(pairs, device=own.device).split(max(1, PIXELS_AT_ONCE // (height * width))):
         seen, _, ratio, _ = residuals(level, state, part)
         agrees = seen & (ratio.abs() < AGREE)
         mine = own.flatten(1)[part[:, 0]].clamp(min=1e-6).log()

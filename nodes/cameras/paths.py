@@ -149,19 +149,19 @@ class LoadCameraPath(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        path = found(file)
+        path = file_below_folders(file)
         read = [path, *(path.parent / each for each in COLMAP), *(path / each for each in COLMAP)] if path else []
         return " ".join(f"{each} {each.stat().st_mtime_ns}" for each in read if each.exists())
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        path = found(file)
+        path = file_below_folders(file)
         if path is None:
             raise checks.InputError(f"file is {str(file)[:80]!r}: there is no such file in ComfyUI's input or output folder.")
         return io.NodeOutput(camera_files.load(path))
 
 
-def found(file: str) -> Path | None:
+def file_below_folders(file: str) -> Path | None:
     """A file or folder that lies, links resolved, in the host's input or output folder."""
     for root in (folder_paths.get_input_directory(), folder_paths.get_output_directory()):
         base = Path(root).resolve()

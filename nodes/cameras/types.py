@@ -36,7 +36,7 @@ def camera_path(name: str, value: object) -> CameraPath:
         raise InputError(f"{name} has no frames, or tensors of other shapes than a camera path has: make or load it again.")
     if not all(torch.isfinite(part).all() for part in tensors):
         raise InputError(f"{name} has cameras with values that are not numbers (NaN or infinity): make or load it again.")
-    turns = value.poses[:, :3, :3].double()
+    turns = value.poses[:, :3, :3].cpu().double()  # MPS has no float64
     skew = (turns @ turns.mT - torch.eye(3).to(turns)).abs().amax()
     if skew > SKEWED or value.focal.amin() < NARROWEST or max(float(part.abs().amax()) for part in tensors) > FARTHEST:
         raise InputError(f"{name} has poses that scale or skew, numbers beyond {FARTHEST:g}, or no focal length: make or load it again.")

@@ -8,16 +8,18 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...core.geometry.cameras import CameraPath
+from ...core.splats import memory
 from ...core.splats.gaussians import Gaussians
 from ...core.splats.rasteriser import render
 from ...core.splats.reconstruction import PRESETS, reconstruct
 from ...core.tracking.tracking import LOST, Tracked
 from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to
 from ..common import checks
-from ..tracking.clip_inputs import Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
+from ..tracking.clip_inputs import Lens, Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
+from .room import make_room
 from .types import SPLAT, splat_kind, to_gaussians, to_splat
 
-STOPPED = " Stopped before the end; connect splat and cameras to another Reconstruct Splats From Video to go on."
+STOPPED_EARLY = "Stopped before the end; connect splat and cameras to another Reconstruct Splats From Video to go on."
 
 
 class ReconstructSplats(io.ComfyNode):
@@ -70,33 +72,31 @@ class ReconstructSplats(io.ComfyNode):
         cls, image, depth_kind, field_of_view, field_of_view_known, preset, depth=None, mask=None, cameras=None, splat=None
     ) -> io.NodeOutput:
         checks.choice("preset", preset, tuple(PRESETS))
-        device, watch = comfy.model_management.get_torch_device(), Watch()
+        device, watch, lens = comfy.model_management.get_torch_device(), Watch(), Lens(field_of_view, field_of_view_known)
         path = None if cameras is None else copied_to(path_of(cameras, pictures_of(image)), device)
         scene = None if splat is None else copied_to(scene_of(splat, path), device)
-        clip = None if depth is None else clip_of(image, depth, depth_kind, field_of_view, mask)
-        splat_kind()  # before any work
-        clip = clip or clip_in_motion(image, depth_kind, field_of_view, mask, path, watch)
-        known, stopped = [], ""
+        clip = None if depth is None else clip_of(image, depth, depth_kind, lens, mask)
+        splat_kind()
+        frames, height, width = pictures_of(image).shape[:3]
+        words = [make_room(memory.of_reconstruction(frames, (height, width), device), device)]
+        clip = copied_to(clip or clip_in_motion(image, depth_kind, lens, mask, path, watch), device)
 
         def check(tracked: Tracked) -> None:
-            found(tracked, path is not None, depth is not None)
-            known.append(tracked)
+            refuse_lost(tracked, path is not None, depth is not None)
+            words.insert(0, report(tracked))
 
         with torch.inference_mode(False), torch.enable_grad():
-            frames, depths, valid, hidden = (part.clone().to(device) for part in (clip.pictures, clip.depths, clip.valid, clip.hidden))
             try:
-                fit = reconstruct(
-                    frames, depths, valid, clip.focal, field_of_view_known, clip.inverse, PRESETS[preset], watch, check,
-                    path, scene, hidden, depth is None,
-                ).fit  # fmt: skip
+                fit = reconstruct(clip, PRESETS[preset], path, scene, watch, check).fit
             except comfy.model_management.InterruptProcessingException:
                 if watch.fit is None:
                     raise
-                fit, stopped = watch.fit, STOPPED
-        text = report(known[0]) + stopped
+                fit = watch.fit
+                words.append(STOPPED_EARLY)
+        text = " ".join(words)
         with torch.no_grad():
-            shown = torch.stack([render(fit.gaussians, fit.path[i]).colour.clamp(0, 1).cpu() for i in range(len(frames))])
-        return io.NodeOutput(to_splat(fit.gaussians), copied_to(fit.path, "cpu"), shown, text, ui=ui.PreviewText(text))
+            preview = torch.stack([render(fit.gaussians, fit.path[i]).colour.clamp(0, 1).cpu() for i in range(len(fit.path))])
+        return io.NodeOutput(to_splat(fit.gaussians), copied_to(fit.path, "cpu"), preview, text, ui=ui.PreviewText(text))
 
 
 def path_of(cameras: object, pictures: Tensor) -> CameraPath:
@@ -119,8 +119,8 @@ def scene_of(splat: object, path: CameraPath | None) -> Gaussians:
     return to_gaussians("splat", splat)
 
 
-def found(tracked: Tracked, given: bool, with_depth: bool) -> None:
-    """Stops before splats are fitted to cameras that are mostly wrong. given: whether the cameras were."""
+def refuse_lost(tracked: Tracked, given: bool, with_depth: bool) -> None:
+    """Raises InputError where most cameras are lost. given: whether they were an input; with_depth: whether depth was."""
     if len(tracked.lost) <= len(tracked.confidence) // 2:
         return
     few = f"less than {LOST:.0%} of their pixels agree with another frame"

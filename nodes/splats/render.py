@@ -9,9 +9,11 @@ from comfy_api.latest import io, ui
 
 from ...core.geometry.cameras import CameraPath
 from ...core.measures import views
+from ...core.splats import memory
 from ...core.splats.rasteriser import render
 from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to, one_size
 from ..common import checks
+from .room import make_room
 from .types import SPLAT, to_gaussians
 
 MOST_PIXELS = 8192
@@ -64,16 +66,18 @@ class RenderSplatPath(io.ComfyNode):
         width, height = checks.whole("width", width, 0, MOST_PIXELS), checks.whole("height", height, 0, MOST_PIXELS)
         path = resized(camera_path("cameras", cameras), width, height)
         device = comfy.model_management.get_torch_device()
-        scene, path = copied_to(to_gaussians("splat", splat), device), copied_to(path, device)
+        scene = to_gaussians("splat", splat)
+        make_room(memory.of_rendering(len(scene), scene.sh.shape[1], path.size, device), device)
+        scene, path = copied_to(scene, device), copied_to(path, device)
         ground = colour_of("background", background).to(device)
         bar = comfy.utils.ProgressBar(len(path))
-        found = []
+        frames = []
         for frame in range(len(path)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             shown = render(scene, path[frame], ground)
-            found.append((shown.colour.clamp(0, 1).cpu(), shown.alpha.clamp(0, 1).cpu(), shown.depth.cpu()))
+            frames.append((shown.colour.clamp(0, 1).cpu(), shown.alpha.clamp(0, 1).cpu(), shown.depth.cpu()))
             bar.update(1)
-        colours, alphas, depths = (torch.stack(part) for part in zip(*found, strict=True))
+        colours, alphas, depths = (torch.stack(part) for part in zip(*frames, strict=True))
         return io.NodeOutput(colours, alphas, near_is_bright(depths, alphas))
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...core.geometry.cameras import CameraPath
+from ...core.splats.clip import Clip
 from ...core.splats.fitting import Fit
 from ...core.splats.rasteriser import render
 from ...core.tracking.motion import nearness
@@ -54,16 +55,16 @@ def depth_inputs() -> list:
     ]  # fmt: skip
 
 
-class Clip(NamedTuple):
-    """pictures: (F, H, W, 3); depths: (F, H, W), as given, and where they are valid; focal: in widths; inverse: whether they are 1 / depth;
-    hidden: (F, H, W), what to leave out of the pictures as well."""
+class Lens(NamedTuple):
+    """The inputs field_of_view, in degrees over the picture's width, and field_of_view_known."""
 
-    pictures: Tensor
-    depths: Tensor
-    valid: Tensor
-    focal: float
-    inverse: bool
-    hidden: Tensor
+    degrees: float
+    known: bool
+
+    @property
+    def focal(self) -> float:
+        """In widths of the picture."""
+        return 0.5 / math.tan(math.radians(self.degrees) / 2)
 
 
 def pictures_of(image: Tensor) -> Tensor:
@@ -81,13 +82,13 @@ def pictures_of(image: Tensor) -> Tensor:
     return pictures
 
 
-def clip_of(image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask: Tensor | None = None) -> Clip:
+def clip_of(image: Tensor, depth: Tensor, kind: str, lens: Lens, mask: Tensor | None = None) -> Clip:
     """The inputs, checked."""
     given = checks.image("depth", depth, clamp=False).mean(-1)
     if not (given.abs() <= LARGEST).all():
         raise checks.InputError("depth has values too large to be added up: divide it by the largest that there can be.")
     one_size("depth", given, "image", checks.image("image", image))
-    pictures, hidden, focal = lens_and_mask(image, kind, field_of_view, mask)
+    pictures, hidden = pictures_and_mask(image, kind, lens, mask)
     height, width = pictures.shape[1:3]
     if given.shape[1:] != (height, width):
         same_aspect("depth", given, (height, width))
@@ -103,19 +104,18 @@ def clip_of(image: Tensor, depth: Tensor, kind: str, field_of_view: float, mask:
     if flat.any():
         raise checks.InputError(f"depth is flat in frame {int(flat.nonzero()[0])}: connect the output of a depth node.")
     given = in_plausible_unit(given, given[0][valid[0]], kind)
-    return Clip(pictures, given, valid, focal, kind == INVERSE, hidden)
+    return Clip(pictures, given, valid, lens.focal, lens.known, kind == INVERSE, hidden)
 
 
-def clip_in_motion(image: Tensor, kind: str, field_of_view: float, mask: Tensor | None, path: CameraPath | None, watch: "Watch") -> Clip:
+def clip_in_motion(image: Tensor, kind: str, lens: Lens, mask: Tensor | None, path: CameraPath | None, watch: "Watch") -> Clip:
     """The inputs, checked, with depth from how the pictures move."""
-    pictures, hidden, focal = lens_and_mask(image, kind, field_of_view, mask)
+    pictures, hidden = pictures_and_mask(image, kind, lens, mask)
     if (pictures[1:] - pictures[:-1]).abs().mean((1, 2, 3)).amax() < PLAIN:
         raise checks.InputError("depth is not connected, and image stays the same in all frames, telling nothing: connect a depth node.")
     device = comfy.model_management.get_torch_device()
-    moving = None if path is None else copied_to(path, device)
-    if moving is not None:
-        focal = float(moving.focal[0]) / moving.size[1]
-    near, valid = (part.cpu() for part in nearness(pictures.to(device), focal, moving, lambda share: watch("finding depth", share, None)))
+    focal = lens.focal if path is None else float(path.focal[0]) / path.size[1]
+    path = None if path is None else copied_to(path, device)
+    near, valid = (part.cpu() for part in nearness(pictures.to(device), focal, path, lambda share: watch("finding depth", share, None)))
     valid = valid & (near > 0) & ~hidden
     empty = mostly_unknown(valid)
     if empty is not None:
@@ -125,18 +125,18 @@ def clip_in_motion(image: Tensor, kind: str, field_of_view: float, mask: Tensor 
         )
     if path is None:
         near = in_plausible_unit(near, near[0][valid[0]], INVERSE)
-    return Clip(pictures, near, valid, focal, True, hidden)
+    return Clip(pictures, near, valid, focal, lens.known, True, hidden, from_motion=True)
 
 
-def lens_and_mask(image: Tensor, kind: str, field_of_view: float, mask: Tensor | None) -> tuple[Tensor, Tensor, float]:
-    """Pictures (F, H, W, 3), what is hidden in them, (F, H, W), and the focal length in widths."""
+def pictures_and_mask(image: Tensor, kind: str, lens: Lens, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Pictures (F, H, W, 3), and what is hidden in them, (F, H, W)."""
     checks.choice("depth_kind", kind, DEPTH_KINDS)
-    checks.number("field_of_view", field_of_view, 5, 150)
+    checks.number("field_of_view", lens.degrees, 5, 150)
     pictures = pictures_of(image)
     hidden = torch.zeros(pictures.shape[:3], dtype=torch.bool)
     if mask is not None:
         hidden = (checks.mask("mask", mask, (hidden.shape[1], hidden.shape[2]), len(hidden), empty=True)[:, 0] > 0.5).expand_as(hidden)
-    return pictures, hidden, 0.5 / math.tan(math.radians(field_of_view) / 2)
+    return pictures, hidden
 
 
 def mostly_unknown(valid: Tensor) -> int | None:

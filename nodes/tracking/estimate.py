@@ -7,12 +7,14 @@ import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 
+from ...core.splats import memory
 from ...core.splats.fitting import refine_pose
 from ...core.tracking.tracking import track
 from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to
 from ..common import checks
+from ..splats.room import make_room
 from ..splats.types import SPLAT, to_gaussians
-from .clip_inputs import SMALLEST, Watch, clip_in_motion, clip_of, depth_inputs, report, same_aspect
+from .clip_inputs import SMALLEST, Lens, Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
 
 
 class EstimateCameras(io.ComfyNode):
@@ -36,17 +38,17 @@ class EstimateCameras(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, depth_kind, field_of_view, field_of_view_known, depth=None) -> io.NodeOutput:
-        watch, device = Watch(), comfy.model_management.get_torch_device()
-        if depth is None:
-            clip = clip_in_motion(image, depth_kind, field_of_view, None, None, watch)
-        else:
-            clip = clip_of(image, depth, depth_kind, field_of_view)
+        watch, lens, device = Watch(), Lens(field_of_view, field_of_view_known), comfy.model_management.get_torch_device()
+        clip = None if depth is None else clip_of(image, depth, depth_kind, lens)
+        frames, height, width = pictures_of(image).shape[:3]
+        room = make_room(memory.of_tracking(frames, (height, width)), device)
+        clip = copied_to(clip or clip_in_motion(image, depth_kind, lens, None, None, watch), device)
         tracked = track(
-            clip.pictures.to(device), clip.depths.to(device), clip.valid.to(device), clip.focal, field_of_view_known, clip.inverse,
-            lambda done, total: watch("finding cameras", done / total, None), depth is None,
+            clip.pictures, clip.depths, clip.valid, clip.focal, clip.focal_known, clip.inverse,
+            lambda done, total: watch("finding cameras", done / total, None), clip.from_motion,
         )  # fmt: skip
-        text = report(tracked)
-        return io.NodeOutput(copied_to(tracked.path((image.shape[1], image.shape[2])), "cpu"), text, ui=ui.PreviewText(text))
+        text = f"{report(tracked)} {room}"
+        return io.NodeOutput(copied_to(tracked.path(clip.size), "cpu"), text, ui=ui.PreviewText(text))
 
 
 class RefinePoses(io.ComfyNode):
@@ -78,13 +80,15 @@ class RefinePoses(io.ComfyNode):
         same_aspect("image", pictures, path.size)
         device = comfy.model_management.get_torch_device()
         scene = to_gaussians("splat", splat)
+        height, width = pictures.shape[1:3]
+        make_room(memory.of_rendering(len(scene), scene.sh.shape[1], (height, width), device, gradients=True), device)
         bar = comfy.utils.ProgressBar(len(path))
         poses = []
         with torch.inference_mode(False), torch.enable_grad():
             scene = copied_to(scene, device)
             for frame in range(len(path)):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                camera = copied_to(path[frame].resized(pictures.shape[1], pictures.shape[2]), device)
+                camera = copied_to(path[frame].resized(height, width), device)
                 poses.append(refine_pose(scene, pictures[frame].clone().to(device), camera, steps).cpu())
                 bar.update(1)
         return io.NodeOutput(replace(path, poses=torch.stack(poses)))

@@ -12,6 +12,7 @@ from freesteer.core.splats import compositing, harmonics
 from freesteer.core.splats.gaussians import Gaussians, join
 from freesteer.core.splats.projection import project
 from freesteer.core.splats.rasteriser import render
+from torch import Tensor
 
 SCENES = ("dense", "sparse", "huge", "sub-pixel", "behind", "rim")
 PARTS = ("positions", "scales", "rotations", "opacities", "sh")
@@ -50,8 +51,43 @@ def test_pictures_and_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # light below DARK may count or not
 
 
-def test_gradients_are_those_of_finite_differences():
-    assert reference.grad_error(20) < 0.01
+def smooth() -> dict[str, Tensor]:
+    """Gaussians so wide and so faint that none of them is cut off, full or dark at any pixel, and the camera that sees them."""
+    scene, camera, draw = reference.cloud(5, 7, 1.0, (0.1, 0.4), degree=1), reference.view((12, 15)), torch.Generator().manual_seed(0)
+    scene = replace(scene, scales=0.9 + 0.6 * torch.rand(5, 3, generator=draw))
+    values = {name: getattr(scene, name) for name in PARTS}
+    values |= {"twist": torch.zeros(6), "focal": camera.focal, "centre": camera.centre, "pose": camera.pose}
+    return {name: value.double() for name, value in values.items()}
+
+
+def energy(values: dict[str, Tensor]) -> Tensor:
+    """Of everything that is drawn, each pixel with a weight of its own."""
+    pose = cameras.exponential(values["twist"]) @ values["pose"]
+    camera = Camera(pose, values["focal"], values["centre"], (12, 15))
+    shown = render(Gaussians(*(values[name] for name in PARTS)), camera, reference.BACKGROUND.double(), normals=True)
+    assert shown.normal is not None
+    drawn = torch.cat([shown.colour, shown.alpha[..., None], shown.depth[..., None], shown.normal], -1)
+    weights = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (drawn * weights).sum()
+
+
+@pytest.mark.parametrize("part", [*PARTS, "twist", "focal", "centre"])
+def test_each_derivative_is_that_of_differences(part: str):
+    values = smooth()
+    start = values[part].requires_grad_()
+    (found,) = torch.autograd.grad(energy(values), start)
+    wanted, step = torch.zeros_like(found), 1e-5
+    with torch.no_grad():
+        for place in range(start.numel()):
+            change = torch.zeros_like(start)
+            change.view(-1)[place] = step
+            above, below = (energy({**values, part: start + sign * change}) for sign in (1, -1))
+            wanted.view(-1)[place] = (above - below) / (2 * step)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7 * float(wanted.abs().max()))
+
+
+def test_gradients_of_a_scene_with_edges_are_those_of_differences():
+    assert reference.grad_error(20) < 1e-5
 
 
 def test_a_gradient_moves_a_camera_back_to_where_a_picture_was_taken():

@@ -25,7 +25,7 @@ from freesteer.nodes.cameras.paths import FORMATS
 from freesteer.nodes.cameras.previews import HEAD, PANEL
 from freesteer.nodes.splats import reconstruct as splat_reconstruct
 from freesteer.nodes.tracking import clip_inputs as splat_clip_inputs
-from freesteer.nodes.tracking.clip_inputs import DEPTH_KINDS, DISTANCE, INVERSE, LINEAR, clip_of
+from freesteer.nodes.tracking.clip_inputs import DEPTH_KINDS, DISTANCE, INVERSE, LINEAR, Lens, clip_of
 from freesteer.playground.rooms import clips
 from freesteer.tests.placing import transformed
 from torch import Tensor
@@ -127,6 +127,7 @@ def test_the_cameras_of_an_exact_clip_are_found(kind: str, depth_kind: str) -> N
     torch.testing.assert_close(found.focal, clip(kind).cameras.focal, rtol=1e-4, atol=0)
     assert found.size == (HEIGHT, WIDTH)
     assert report.startswith("6 cameras;") and "field of view 65.0 degrees" in report and "Lost" not in report
+    assert report.endswith("Memory: 0.6 GB at most.")
 
 
 def test_a_guess_of_the_field_of_view_is_corrected() -> None:
@@ -322,12 +323,12 @@ def test_a_scene_goes_on_from_where_it_was_left(made, monkeypatch: pytest.Monkey
 
 
 def test_an_empty_mask_leaves_nothing_out() -> None:
-    given = (clip().image, clip().depth, DISTANCE, 65.0)
+    given = (clip().image, clip().depth, DISTANCE, Lens(65.0, known=True))
     for mask in (torch.zeros(1, HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH), torch.zeros(6, 2 * HEIGHT, 2 * WIDTH)):
-        assert torch.equal(clip_of(*given, mask)[2], clip_of(*given)[2])
+        assert torch.equal(clip_of(*given, mask).valid, clip_of(*given).valid)
     half = torch.zeros(1, HEIGHT, WIDTH)
     half[..., :20] = 1
-    assert torch.equal(clip_of(*given, half)[2], (half == 0).expand(6, -1, -1))
+    assert torch.equal(clip_of(*given, half).valid, (half == 0).expand(6, -1, -1))
 
 
 @needs_splat

@@ -607,6 +607,28 @@ def test_an_error_half_way_is_passed_on_and_leaves_nothing_behind(monkeypatch, m
     assert mode() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "function", "least"),
+    [
+        pytest.param("ReconstructSplats", reconstruction, "fit", 2000, marks=needs_splat), ("EstimateCameras", splat_cameras, "track", 400),
+        ("RefinePoses", splat_cameras, "refine_pose", 600), ("RenderSplatPath", splat_render, "render", 100),
+    ],
+)  # fmt: skip
+def test_the_host_is_asked_for_room_before_long_work(monkeypatch, drawn, name, module, function, least: int) -> None:
+    """least: bytes of a pixel."""
+    asked: list[tuple[int, torch.device]] = []
+    monkeypatch.setattr(comfy.model_management, "free_memory", lambda needed, device: asked.append((needed, device)))
+
+    def work(*_: object, **__: object) -> None:
+        assert len(asked) == 1 and asked[0][0] > least * WIDTH * HEIGHT and asked[0][1] == comfy.model_management.get_torch_device()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, function, work)
+    inputs = drawn if name in ("ReconstructSplats", "EstimateCameras") else {"splat": splat(), "cameras": path()}
+    with pytest.raises(KeyboardInterrupt):
+        executed(name, **inputs, **({"image": pictures(3)} if name == "RefinePoses" else {}))
+
+
 def test_a_full_disk_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

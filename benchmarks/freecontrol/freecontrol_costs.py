@@ -30,7 +30,7 @@ from ...host.sampling import steering
 from ...playground.image import models, text
 from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.guide import GuideSettings
-from ...recipes.freecontrol.steps import BasisSettings
+from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings
 from ..host.counters import LiveBytes
 from ..host.guided_memory import guided_step_bytes
 from ..host.random_models import FULL_SIZE, randomise
@@ -112,7 +112,7 @@ def steered(model: ModelPatcher, positive: Conditioning, negative: Conditioning,
     """With a small basis and a random picture's structure, and otherwise as the nodes are at first."""
     basis = recipe.build_basis(model, [positive], negative, latent[:1], BasisSettings(seed_images=4, steps=2))
     picture = torch.randn(latent[:1].shape, generator=torch.Generator().manual_seed(0))
-    structure = recipe.read_structure(model, basis, picture, positive, "noise", 2, None, draws=1)
+    structure = recipe.read_structure(model, basis, picture, positive, ReadingSettings(levels=2), draws=1)
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
     return recipe.guide(model, structure, points, GuideSettings(**settings))
 

@@ -5,6 +5,7 @@ Features are those of the conditional rows, (pictures, tokens, channels).
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import comfy.model_sampling
 import comfy.sample
@@ -41,16 +42,24 @@ class Probe(comfy.samplers.Sampler):
         return self.walk(predict, model_wrap.inner_model.model_sampling, sigmas, noise, latent_image)
 
 
-def _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas) -> Tensor:
+class Prompts(NamedTuple):
+    """What pictures are made of, with classifier-free guidance."""
+
+    positive: Conditioning
+    negative: Conditioning
+    cfg: float
+
+
+def _sample(model, probe: Probe, noise, prompts: Prompts, latent, sigmas) -> Tensor:
+    positive, negative, cfg = prompts
     ending = torch.cat([sigmas, torch.zeros(1)])  # as every schedule of the host has it
     plain = reading.readable(steering.without_guides(model))  # the user's own FreeControl, if any, is not part of what is read
-    return comfy.sample.sample_custom(plain, noise, cfg, Probe(points, walk), ending, positive, negative, latent, disable_pbar=True, seed=0)
+    return comfy.sample.sample_custom(plain, noise, cfg, probe, ending, positive, negative, latent, disable_pbar=True, seed=0)
 
 
 def generate(
-    model: ModelPatcher, points: Sequence[Point], positive: Conditioning, negative: Conditioning, cfg: float,
-    noise: Tensor, latent: Tensor, sigmas: Tensor, visit: Visit,
-) -> Tensor:  # fmt: skip
+    model: ModelPatcher, points: Sequence[Point], prompts: Prompts, noise: Tensor, latent: Tensor, sigmas: Tensor, visit: Visit
+) -> Tensor:
     """Makes pictures by Euler steps over falling `sigmas` and then to 0, and shows `visit` what it finds at each of them:
     its number, the features, and the clean latents that are predicted, in the model's own scale. Gives the latents.
     """
@@ -64,7 +73,7 @@ def generate(
             x = clean + (x - clean) * (sigmas[i + 1] / sigmas[i])
         return clean
 
-    return _sample(model, points, walk, noise, positive, negative, cfg, latent, sigmas)
+    return _sample(model, Probe(points, walk), noise, prompts, latent, sigmas)
 
 
 def inspect(
@@ -82,7 +91,7 @@ def inspect(
             visit(i, {k: f.unflatten(0, (draws, -1)).mean(0) for k, f in features.items()}, clean[: len(latent)])
         return latent
 
-    _sample(model, points, walk, torch.zeros_like(latent), positive, positive, 1.0, latent, sigmas)
+    _sample(model, Probe(points, walk), torch.zeros_like(latent), Prompts(positive, positive, 1.0), latent, sigmas)
 
 
 def invert(
@@ -102,7 +111,7 @@ def invert(
                 x = clean + (x - clean) * (path[i + 1] / sigma)
         return latent
 
-    _sample(model, points, walk, torch.zeros_like(latent), positive, positive, 1.0, latent, sigmas)
+    _sample(model, Probe(points, walk), torch.zeros_like(latent), Prompts(positive, positive, 1.0), latent, sigmas)
 
 
 def _upwards(sampling, high: float, steps: int) -> Tensor:

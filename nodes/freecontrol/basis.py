@@ -10,7 +10,7 @@ from ...core.freecontrol import bases_file
 from ...core.freecontrol.bases_file import ModelBasis
 from ...host.models import families
 from ...recipes.freecontrol import steps as recipe
-from ...recipes.freecontrol.steps import BasisSettings
+from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings
 from ..common import checks
 from . import fits
 from .previews import SeedPictures, coordinate_sheets
@@ -130,7 +130,7 @@ class ExtractBasis(io.ComfyNode):
 
 
 def preview(model, made: ModelBasis, first, positive):
-    structure = recipe.read_structure(model, made.basis, first, positive, "noise", len(made.basis.sigmas), None, draws=1)
+    structure = recipe.read_structure(model, made.basis, first, positive, ReadingSettings(levels=len(made.basis.sigmas)), draws=1)
     return coordinate_sheets(structure)
 
 

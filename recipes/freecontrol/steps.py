@@ -94,21 +94,22 @@ def build_basis(
             size = min(batch, share)
             empty = latent.new_zeros(size, *latent.shape[1:])
             noise: Any = comfy.sample.prepare_noise(empty, settings.seed + done)
-            probe.generate(model, points, positive, negative, settings.cfg, noise, empty, sigmas, visit)
+            probe.generate(model, points, probe.Prompts(positive, negative, settings.cfg), noise, empty, sigmas, visit)
             done, share = done + size, share - size
     return semantic_basis.build(sigmas, statistics, settings.components, settings.shared)
 
 
 def read_structure(
-    model: ModelPatcher, basis: Basis, latent: Tensor, positive: Conditioning, method: str, count: int, mask: Tensor | None,
+    model: ModelPatcher, basis: Basis, latent: Tensor, positive: Conditioning, settings: ReadingSettings, mask: Tensor | None = None,
     draws: int = DRAWS, seed: int = 0,
 ) -> Structure:  # fmt: skip
-    """Coordinates of encoded pictures at `count` noise levels, by forward noising or by DDIM inversion, one of METHODS.
+    """Coordinates of encoded pictures at some noise levels, by forward noising or by DDIM inversion, one of METHODS.
 
     latent: (B, C, h, w), as the VAE gives it; mask: (1 or B, 1, H, W), of any size. The structure is on the model's device.
     """
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
     basis = basis.to(model.load_device)
+    method, count = settings.method, settings.levels
     sigmas = levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
     coordinates: dict[str, list[Tensor]] = {}
 
@@ -159,10 +160,7 @@ def read_condition(
     """
     tinted = tints.tinted(pictures, settings.colourings if settings.method == "noise" else 1)
     latents = [encode_pictures(vae, colouring, size) for colouring in tinted]  # all at first, so that the VAE is loaded once
-    read = [
-        read_structure(model, basis, latent, positive, settings.method, settings.levels, mask, seed=seed)
-        for seed, latent in enumerate(latents)
-    ]
+    read = [read_structure(model, basis, latent, positive, settings, mask, seed=seed) for seed, latent in enumerate(latents)]
     mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
     return replace(read[0], coordinates=mean).to("cpu")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from freesteer.benchmarks.freecontrol.freecontrol_costs import LiveBytes
+from freesteer.benchmarks.host.counters import LiveBytes
 from freesteer.benchmarks.splats import splat_reference as reference
 from freesteer.core.splats import compositing, memory
 from freesteer.core.splats.clip import Clip

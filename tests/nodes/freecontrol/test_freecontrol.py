@@ -277,14 +277,14 @@ def test_a_condition_of_any_size_is_read_at_about_the_size_of_the_basis(world: W
 def test_other_families_are_steered_by_the_same_recipe(world: World, family: str) -> None:
     from freesteer.recipes.freecontrol import steps as recipe
     from freesteer.recipes.freecontrol.guide import GuideSettings
-    from freesteer.recipes.freecontrol.steps import BasisSettings
+    from freesteer.recipes.freecontrol.steps import BasisSettings, ReadingSettings
 
     built = tiny.build(family, inference=True)
     before = built.sample()
     with torch.inference_mode():
         basis = recipe.build_basis(built.model, [built.positive], built.negative, built.latent, BasisSettings(2, 2, 3.0, 4))
         picture = torch.randn(built.latent.shape, generator=torch.Generator().manual_seed(1))
-        structure = recipe.read_structure(built.model, basis, picture, built.positive, "noise", 2, None)
+        structure = recipe.read_structure(built.model, basis, picture, built.positive, ReadingSettings(levels=2))
         points = [p for p in recipe.families.structure_points(built.model, "all decoder") if p.name in structure.coordinates]
         model = recipe.guide(built.model, structure, points, GuideSettings(end=1.0))
     steered = built.sample(model)

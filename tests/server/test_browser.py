@@ -17,12 +17,66 @@ from PIL import Image
 from .conftest import load, needs_files, skip_without_splats
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: use `python run.py test`")
-from freesteer.tools.draw_workflows import FIT  # noqa: E402  (it needs playwright as well)
+from freesteer.tools.draw_workflows import WINDOW, open_page, open_template, wait_for_template  # noqa: E402  (it needs playwright as well)
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = """app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types))
     .map(node => node.type)
     .filter(type => !['CheckpointLoaderSimple', 'LoadImage', 'LoadVideo', 'LoadDA3Model'].includes(type))"""  # files of the user
+LEAST_ZOOM = 0.75  # below, titles are hard to read
+# Nodes on the screen that are not whole in view: a corner is outside, or under a panel of the frontend.
+HIDDEN_NODES = """() => {
+    const seen = (x, y) => {
+        const element = document.elementFromPoint(x, y)
+        return element && (element == app.canvas.canvas || element.closest('.dom-widget, .comfy-img-preview'))
+    }
+    const {scale, offset} = app.canvas.ds, page = app.canvas.canvas.getBoundingClientRect()
+    return app.graph._nodes.filter(node => {
+        const [left, top, width, height] = node.boundingRect
+        const xs = [left + 4, left + width - 4].map(x => (x + offset[0]) * scale + page.x)
+        const ys = [top + 4, top + height - 4].map(y => (y + offset[1]) * scale + page.y)
+        return !xs.every(x => ys.every(y => seen(x, y)))
+    }).map(node => node.title)
+}"""
+CUT_TITLES = """() => {
+    const pen = document.createElement('canvas').getContext('2d')
+    return app.graph._nodes.filter(node => {
+        pen.font = node.titleFontStyle
+        return !node.flags.collapsed && pen.measureText(node.title).width > node.size[0] - 2 * LiteGraph.NODE_TITLE_HEIGHT
+    }).map(node => node.title)
+}"""
+OVERLAPPING_NODES = """() => {
+    const apart = (a, b) => a[0] + a[2] <= b[0] || b[0] + b[2] <= a[0] || a[1] + a[3] <= b[1] || b[1] + b[3] <= a[1]
+    const pairs = app.graph._nodes.flatMap((a, i) => app.graph._nodes.slice(i + 1).map(b => [a, b]))
+    return pairs.filter(([a, b]) => !apart(a.boundingRect, b.boundingRect)).map(([a, b]) => `${a.title} and ${b.title}`)
+}"""
+# Links as the frontend has drawn them, against the rims of all nodes; of the two that a link joins, without the margin of their slots.
+HIDDEN_LINKS = """() => {
+    const pen = document.createElement('canvas').getContext('2d'), slots = 16, step = 3, {links, reroutes, _nodes} = app.graph
+    pen.lineWidth = 4
+    const rim = ([left, top, width, height]) => {
+        const points = []
+        for (let x = left; x <= left + width; x += step) points.push([x, top], [x, top + height])
+        for (let y = top; y <= top + height; y += step) points.push([left, y], [left + width, y])
+        return points
+    }
+    const outer = new Map(_nodes.map(node => [node, rim(node.boundingRect)]))
+    const inner = new Map(_nodes.map(node => {
+        const [left, top, width, height] = node.boundingRect
+        return [node, node.flags.collapsed ? [] : rim([left + slots, top, width - 2 * slots, height])]
+    }))
+    const parts = [...links.values()].map(link => [link.path, [link]])
+    for (const reroute of reroutes.values()) parts.push([reroute.path, [...reroute.linkIds].map(id => links.get(id))])
+    const behind = []
+    for (const [path, along] of parts) {
+        const ends = new Set(along.flatMap(link => [link.origin_id, link.target_id]))
+        for (const node of _nodes)
+            if ((ends.has(node.id) ? inner : outer).get(node).some(([x, y]) => pen.isPointInStroke(path, x, y)))
+                behind.push(`${app.graph.getNodeById(along[0].origin_id).title} to ${along.map(link =>
+                    app.graph.getNodeById(link.target_id).title)} behind ${node.title}`)
+    }
+    return behind
+}"""
 SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
@@ -43,17 +97,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page = browser.new_page(viewport=WINDOW)
     page.set_default_timeout(60_000)
     yield page
     page.close()
-
-
-def open_template(page: Any, server: Server, name: str) -> None:
-    """As a click in the template browser does."""
-    page.goto(f"{server.url}/?template={name}&source=FreeSteer")
-    page.wait_for_function("window.app?.graph?._nodes?.length > 0")
-    page.wait_for_timeout(2000)  # what is amiss is told a little later
 
 
 def trouble(page: Any) -> list[str]:

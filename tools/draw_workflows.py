@@ -6,6 +6,7 @@ the file; the picture shows it as the template browser opens it, run once where 
 
 import io
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from .workplace import CHROMIUM_FLAGS, find_chromium
 
 WINDOW = {"width": 1600, "height": 1000}
 USERS_FILES = ("CheckpointLoaderSimple", "LoadVideo")  # nodes that load what only their user has
+CLIP = {"kind": "orbit", "frames": 24, "width": 320, "height": 240, "as_estimated": False, "seed": 0}
 TITLE, MARGIN, GROUP_TITLE = 30, 12, 34  # heights of a node's and a group's title, and what a group leaves around its nodes
 
 # Sizes are as wide as asked for and no smaller than the frontend needs; runs can be compared, so seeds stay.
@@ -66,11 +68,13 @@ def laid_out(graph: dict[str, Any], layout: Layout) -> dict[str, Any]:
     nodes = {str(node["id"]): node for node in graph["nodes"]}
     for name in layout.collapsed:
         nodes[name]["flags"] = {"collapsed": True}
-    graph["groups"] = [group(number, title, [nodes[name] for name in names]) for number, (title, names) in enumerate(layout.groups.items(), 1)]
+    graph["groups"] = [
+        group(number, title, [nodes[name] for name in names]) for number, (title, names) in enumerate(layout.groups.items(), 1)
+    ]
     note = {
         "id": max(map(int, nodes)) + 1, "type": "MarkdownNote", "title": "What to try next", "pos": list(layout.note.place[:2]),
         "size": list(layout.note.place[2:]), "flags": {}, "order": 0, "mode": 0, "inputs": [], "outputs": [], "properties": {},
-        "widgets_values": [layout.note.text], "color": "#432", "bgcolor": "#653",
+        "widgets_values": [f"## {layout.note.text}"], "color": "#432", "bgcolor": "#653",
     }  # fmt: skip
     graph["nodes"].append(note)
     graph["last_node_id"] = note["id"]
@@ -121,12 +125,33 @@ def photograph(page: Any, server: Server, source: Path) -> None:
     text = source.read_text(encoding="utf-8")
     if not any(loader in text for loader in USERS_FILES):
         page.locator("[data-testid=queue-button]").first.click()
-        page.wait_for_function(SHOWN, timeout=600_000)
-        page.wait_for_timeout(20_000 if "PreviewGaussianSplat" in text else 5000)  # the viewer sorts splats first; messages go
-    page.evaluate("app.graph._nodes.forEach(node => { node.has_errors = false })")  # a file that is not on this machine
-    page.wait_for_timeout(1500)
+        page.wait_for_function(SHOWN, timeout=1_800_000)
+        page.wait_for_timeout(20_000 if "PreviewGaussianSplat" in text else 8000)  # the viewer sorts splats first; messages go
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.save((ROOT / "workflows" / source.name).with_suffix(".jpg"), quality=88)
+
+
+def stand_in(folder: Path) -> list[str]:
+    """Empty files under the names of the models that templates ask for, so that these open without complaint. The server's words."""
+    for kind, name in (("checkpoints", "v1-5-pruned-emaonly-fp16"), ("geometry_estimation", "depth_anything_3")):
+        (folder / kind).mkdir()
+        (folder / kind / f"{name}.safetensors").touch()
+    paths = folder / "paths.yaml"
+    kinds = {"base_path": str(folder), "checkpoints": "checkpoints", "geometry_estimation": "geometry_estimation"}
+    paths.write_text(json.dumps({"stand_ins": kinds}), encoding="utf-8")
+    return ["--extra-model-paths-config", str(paths)]
+
+
+def give_inputs(server: Server, host: Path, folder: Path) -> None:
+    """The picture that the host comes with, and a drawn clip in the place of the user's."""
+    shutil.copy(host / "input" / "example.png", folder / "input")
+    clip = {
+        "1": {"class_type": "FreeSteerPlaygroundClip", "inputs": CLIP},
+        "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 12.0}},
+        "3": {"class_type": "SaveVideo", "inputs": {"video": ["2", 0], "filename_prefix": "clip", "format": "auto", "codec": "auto"}},
+    }
+    server.run(clip)
+    shutil.copy(folder / "output" / "clip_00001_.mp4", folder / "input" / "clip.mp4")
 
 
 def main(names: list[str]) -> None:
@@ -134,10 +159,11 @@ def main(names: list[str]) -> None:
     assert host is not None and chromium is not None, "needs ComfyUI and chromium: run `python run.py test` once"
     sources = [s for s in sorted((ROOT / "workflows" / "api").glob("*.json")) if not names or s.stem in names]
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as temporary,
         sync_api.sync_playwright() as playwright,
-        serving(Path(sys.executable), host, Path(folder)) as server,
+        serving(Path(sys.executable), host, Path(temporary), more=stand_in(Path(temporary))) as server,
     ):
+        give_inputs(server, host, Path(temporary))
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport=WINDOW)
         page.set_default_timeout(60_000)

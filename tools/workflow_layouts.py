@@ -20,35 +20,34 @@ class Layout(NamedTuple):
     places: dict[str, tuple[int, ...]]
     groups: dict[str, tuple[str, ...]]
     note: Note
-    ways: dict[str, tuple[Point, ...]] = {}
+    ways: dict[str, tuple[Point, ...]]
     collapsed: tuple[str, ...] = ()
 
 
 FREECONTROL_NOTE = (
     "Press **Run**: the steered stars lie where the conditions show them, the unsteered ones anywhere. "
-    "Then write another colour or ground into the *Prompt*, such as 'a blue star on sand': the layout stays. "
-    "Then change *strength* in FreeControl From Image, or the *seed* of the conditions."
+    "Then change the *Prompt* to 'a blue star on sand': the layout stays. "
+    "Then try another *strength*, or another *seed* of the conditions."
 )
 CHECKPOINT_NOTE = (
-    "Choose your checkpoint and a picture whose layout you want, write what it shows into both texts about it, and press **Run**. "
-    "Then change the *Prompt*: the basis is kept, so further runs are quick. "
-    "Set *strength* to 0 to see the same seed unsteered."
+    "Choose a checkpoint and a picture, say what it shows in both texts about it, and press **Run**. "
+    "Then change the *Prompt*: the basis is kept. "
+    "With *strength* 0 you see the same seed unsteered."
 )
 SPLATS_NOTE = (
-    "Press **Run**: the clip alone becomes a camera for each frame and a scene of Gaussian splats, in a minute or two. "
-    "Then choose another *kind* of clip, or *standard* as preset for a sharper scene. "
+    "Press **Run**: frames alone become cameras and a scene of Gaussian splats, in some minutes. "
+    "Then choose another *kind* of clip, or the preset *standard* for a sharper scene. "
     "For a video of your own, open the template *splats_video*."
 )
 FLIGHT_NOTE = (
-    "Press **Run**: the scene of a clip is filmed anew, by a camera that the clip never had. "
-    "Then change *degrees*, *height* and *distance* of Camera Orbit: the scene is kept, so only the flight is drawn again. "
+    "Press **Run**: a new camera flies through the scene of a clip. "
+    "Then change *degrees*, *height* or *distance*: only the flight is drawn again. "
     "For a larger film, set *width* in Render Splat Path."
 )
 VIDEO_NOTE = (
-    "Choose a clip of 10 to 60 frames of a scene that holds still, get a Depth Anything 3 model for *models/geometry_estimation*, and "
-    "press **Run**. "
-    "Then try *preview* as preset if you have no GPU, or *quality* if you have. "
-    "Without the depth nodes it works too, only slower."
+    "Choose a clip of 10 to 60 frames of a scene that holds still, get a model of Depth Anything 3, and press **Run**. "
+    "Without a GPU take the preset *preview*. "
+    "The depth nodes may be left out, which is slower."
 )
 
 FREECONTROL = Layout(
@@ -95,7 +94,8 @@ CHECKPOINT = Layout(
 
 SPLATS = Layout(
     places={
-        "1": (0, 60, 230), "2": (285, 60, 250, 430), "3": (590, 0, 210), "5": (590, 150, 210), "9": (590, 300, 210), "7": (590, 460, 210, 66),
+        "1": (0, 60, 230), "2": (285, 60, 250, 430),
+        "3": (590, 0, 210), "5": (590, 150, 210), "9": (590, 300, 210), "7": (590, 460, 210),
         "4": (850, 40, 300, 310), "6": (1170, 40, 300, 310), "10": (850, 470, 300, 400), "8": (1170, 470, 300, 250),
     },
     groups={"Clip": ("1",), "Cameras and splats": ("2",), "Look": ("3", "5", "9", "7", "4", "6", "10", "8")},

@@ -84,7 +84,8 @@ def laid_out(graph: dict[str, Any], layout: Layout) -> dict[str, Any]:
 
 def group(number: int, title: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
     left, top = (min(node["pos"][axis] for node in nodes) for axis in (0, 1))
-    right, bottom = (max(node["pos"][axis] + node["size"][axis] for node in nodes) for axis in (0, 1))
+    right = max(node["pos"][0] + node["size"][0] for node in nodes)
+    bottom = max(node["pos"][1] + (0 if node["flags"].get("collapsed") else node["size"][1]) for node in nodes)
     top -= TITLE + GROUP_TITLE
     bounding = [left - MARGIN, top, right - left + 2 * MARGIN, bottom - top + MARGIN]
     return {"id": number, "title": title, "bounding": bounding, "color": "#3f789e", "font_size": 22, "flags": {}}
@@ -127,6 +128,8 @@ def photograph(page: Any, server: Server, source: Path) -> None:
         page.locator("[data-testid=queue-button]").first.click()
         page.wait_for_function(SHOWN, timeout=1_800_000)
         page.wait_for_timeout(20_000 if "PreviewGaussianSplat" in text else 8000)  # the viewer sorts splats first; messages go
+        page.evaluate("app.canvas.draw(true, true)")  # nodes have grown with their videos
+        page.wait_for_timeout(500)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.save((ROOT / "workflows" / source.name).with_suffix(".jpg"), quality=88)
 

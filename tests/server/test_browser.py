@@ -242,8 +242,11 @@ def difference(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
 
 def open_in_template_browser(page: Any, server: Server, name: str) -> None:
     """On the way of a user: Templates, Extensions, FreeSteer, and a click on the card."""
-    open_page(page, server.url)
-    page.locator(".templates-tab-button").click()
+    page.goto(server.url)
+    page.wait_for_selector("[data-testid=queue-button]")
+    page.wait_for_timeout(3000)
+    if not page.get_by_test_id("template-workflows-content").is_visible():  # at first it opens by itself
+        page.locator(".templates-tab-button").click()
     page.get_by_text("FreeSteer", exact=True).click()
     page.get_by_test_id(f"template-workflow-{name}").click()
     wait_for_template(page, name)

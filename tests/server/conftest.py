@@ -13,13 +13,18 @@ from freesteer.tools.server import Server, serving
 UI_WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 LOADERS = ("CheckpointLoaderSimple", "LoadVideo")
 API_WORKFLOWS = sorted((ROOT / "workflows" / "api").glob("*.json"))
+OLD = ROOT / "tests" / "data" / "v0_1"  # what version 0.1 came with: it has to work for ever
+WORKFLOWS = {
+    "ui_workflow": UI_WORKFLOWS, "api_workflow": API_WORKFLOWS,
+    "old_ui_workflow": sorted(OLD.glob("*.json")), "old_api_workflow": sorted((OLD / "api").glob("*.json")),
+}  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`ui_workflow` and `api_workflow` stand for every workflow of that kind."""
-    for name, files in (("ui_workflow", UI_WORKFLOWS), ("api_workflow", API_WORKFLOWS)):
+    """`ui_workflow` and its like stand for every workflow of that kind."""
+    for name, files in WORKFLOWS.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, files, ids=[file.stem for file in files])
+            metafunc.parametrize(name, files, ids=[file.stem for file in files], scope="module")
 
 
 @pytest.fixture(scope="session")

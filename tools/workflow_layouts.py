@@ -1,0 +1,139 @@
+"""Where the nodes of each template stand, drawn by hand. Units are the canvas's own.
+
+A template opens at 75 % or more in a window of 1600 x 1000 when it is at most 1580 wide and 980 high, titles of nodes
+(30 above each) counted. Once that is so, tests/server/test_browser.py tells what lies on what.
+"""
+
+from typing import NamedTuple
+
+Point = tuple[int, int]
+
+
+class Note(NamedTuple):
+    place: tuple[int, int, int, int]  # x, y, width, height
+    text: str
+
+
+class Layout(NamedTuple):
+    """`places`: x and y of a node's body, below its title; its width, and its height where it shows something. `collapsed`: nodes
+    of which only the title is seen. `ways`: the dots that the link to NODE.INPUT passes. `groups`: their nodes, by title."""
+
+    places: dict[str, tuple[int, ...]]
+    groups: dict[str, tuple[str, ...]]
+    note: Note
+    ways: dict[str, tuple[Point, ...]]
+    collapsed: tuple[str, ...] = ()
+
+
+FREECONTROL_NOTE = (
+    "Press **Run**: the steered stars lie where the conditions show them, the unsteered ones anywhere. "
+    "Then change the *Prompt* to 'a blue star on sand': the layout stays. "
+    "Then try another *strength*, or another *seed* of the conditions."
+)
+CHECKPOINT_NOTE = (
+    "Choose a checkpoint and a picture, say what it shows in both texts about it, and press **Run**. "
+    "Then change the *Prompt*: the basis is kept. "
+    "With *strength* 0 you see the same seed unsteered."
+)
+SPLATS_NOTE = (
+    "Press **Run**: frames alone become cameras and a scene of Gaussian splats, in some minutes. "
+    "Then choose another *kind* of clip, or the preset *standard* for a sharper scene. "
+    "For a video of your own, open the template *splats_video*."
+)
+FLIGHT_NOTE = (
+    "Press **Run**: a new camera flies through the scene of a clip. "
+    "Then change *degrees*, *height* or *distance*: only the flight is drawn again. "
+    "For a larger film, set *width* in Render Splat Path."
+)
+VIDEO_NOTE = (
+    "Choose a clip of 10 to 60 frames of a scene that holds still, get a model of Depth Anything 3, and press **Run**. "
+    "Without a GPU take the preset *preview*. "
+    "The depth nodes may be left out, which is slower."
+)
+
+FREECONTROL = Layout(
+    places={
+        "1": (0, 0, 235), "2": (0, 185, 235), "5": (280, 65, 240), "6": (280, 200, 240),  # model, prompts
+        "3": (0, 410, 235), "4": (280, 410, 240),  # condition
+        "7": (570, 0, 210), "8": (570, 410, 210),  # samplers
+        "9": (850, -10, 140), "10": (850, 35, 140),  # decoders
+        "11": (850, 110, 220, 280), "12": (1090, 110, 220, 280), "13": (1330, 110, 220, 280),  # pictures
+        "14": (1090, 455, 380, 360),
+    },
+    groups={"Model": ("1", "2", "5", "6"), "Condition": ("3", "4"), "Draw": ("7", "8"), "Compare": ("9", "10", "11", "12", "13", "14")},
+    note=Note((850, 455, 220, 360), FREECONTROL_NOTE),
+    ways={
+        "7.latent_image": ((258, 322), (545, 322)), "8.latent_image": ((258, 322), (545, 322)),
+        "4.vae": ((258, 346),), "9.vae": ((258, 346), (815, 346)), "10.vae": ((258, 346), (815, 346)),
+        "11.images": ((258, 765), (830, 765)),
+        "14.condition": ((258, 785), (830, 785), (830, 408), (1070, 408)),
+        "12.images": ((1080, 50),), "14.unsteered": ((1080, 50), (1080, 408)),
+        "13.images": ((1320, 50),), "14.result": ((1080, 70), (1080, 428)),
+    },
+    collapsed=("9", "10"),
+)  # fmt: skip
+
+CHECKPOINT = Layout(
+    places={
+        "1": (0, 0, 270), "2": (0, 150, 270), "3": (0, 580, 270, 330),
+        "4": (320, 0, 260), "5": (320, 698, 260), "6": (630, 580, 210), "8": (630, 0, 210), "9": (630, 140, 210),
+        "7": (890, 195, 250), "10": (1190, 0, 210), "11": (970, 475, 140),
+        "13": (890, 580, 230, 330), "12": (1150, 580, 220, 330),
+    },
+    groups={"Model": ("1", "2", "4"), "Condition": ("3", "5", "6"), "Draw": ("7", "8", "9", "10", "11"), "Compare": ("13", "12")},
+    note=Note((320, 850, 520, 60), CHECKPOINT_NOTE),
+    ways={
+        "6.model": ((295, 376), (605, 376)), "7.model": ((295, 376), (605, 376), (865, 376)),
+        "8.clip": ((295, 394), (605, 394)), "9.clip": ((295, 394), (605, 394)),
+        "6.vae": ((295, 412), (605, 412)), "11.vae": ((295, 412), (605, 412), (865, 460)),
+        "10.latent_image": ((295, 500), (605, 500), (1165, 500)),
+        "6.image": ((295, 650), (605, 650)), "5.clip": ((295, 394), (295, 560)),
+        "11.samples": ((1425, 436), (1190, 436), (945, 436)),
+    },
+    collapsed=("11",),
+)  # fmt: skip
+
+SPLATS = Layout(
+    places={
+        "1": (0, 60, 230), "2": (285, 60, 250, 430),
+        "3": (590, 0, 210), "5": (590, 150, 210), "9": (590, 300, 210), "7": (590, 460, 210),
+        "4": (850, 40, 300, 310), "6": (1170, 40, 300, 310), "10": (850, 470, 300, 400), "8": (1170, 470, 300, 250),
+    },
+    groups={"Clip": ("1",), "Cameras and splats": ("2",), "Look": ("3", "5", "9", "7", "4", "6", "10", "8")},
+    note=Note((0, 620, 535, 150), SPLATS_NOTE),
+    ways={
+        "3.images": ((258, -20), (562, -20)), "7.reference": ((258, 545), (562, 545)),
+        "8.cameras": ((562, 404), (1160, 404)), "8.splat": ((562, 386), (1160, 386)),
+        "6.video": ((825, -8), (1160, -8)),
+    },
+)  # fmt: skip
+
+FLIGHT = Layout(
+    places={
+        "1": (0, 0, 230), "2": (290, 0, 250, 430), "3": (600, 60, 210), "4": (860, 0, 230), "5": (1140, 0, 210),
+        "6": (870, 400, 490, 470), "7": (290, 560, 520, 310),
+    },
+    groups={"Clip": ("1",), "Cameras and splats": ("2",), "Flight": ("3", "4", "5"), "Where it flies": ("7",), "Look": ("6",)},
+    note=Note((0, 560, 230, 310), FLIGHT_NOTE),
+    ways={
+        "6.video": ((1380, 300), (845, 300)),
+        "7.cameras": ((835, 450), (265, 480)), "7.splat": ((565, 465), (265, 495)),
+    },
+)  # fmt: skip
+
+VIDEO = Layout(
+    places={
+        "1": (0, 0, 240, 330), "2": (290, 0, 220), "3": (290, 150, 220), "4": (560, 80, 210), "5": (820, 80, 230),
+        "6": (1100, 0, 250, 390), "7": (290, 530, 250), "10": (290, 660, 250), "8": (590, 530, 390, 350), "9": (1020, 530, 330, 270),
+    },
+    groups={"Clip": ("1",), "Frames and depth": ("2", "3", "4", "5"), "Cameras and splats": ("6",), "Look": ("7", "8", "9", "10")},
+    note=Note((0, 530, 230, 350), VIDEO_NOTE),
+    ways={
+        "9.cameras": ((1375, 450), (995, 450)), "10.cameras": ((1375, 450), (995, 450), (262, 450)),
+        "9.splat": ((1375, 432), (995, 432)), "7.splat": ((1375, 432), (995, 432), (262, 432)),
+    },
+)  # fmt: skip
+
+LAYOUTS = {
+    "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
+}  # fmt: skip

@@ -87,9 +87,9 @@ def test_a_whole_reconstruction_stays_on_the_card(monkeypatch, waits: Counter[st
         monkeypatch.setattr(tracking, steps, 1)
     drawn = clips.draw("sideways", 3, (24, 32))
     pictures, depths = drawn.frames.to("cuda"), drawn.depth.to("cuda")
-    path_on_card = CameraPath(*(getattr(drawn.path, part).to("cuda") for part in ("poses", "focal", "centre")), drawn.path.size)
+    path = CameraPath(drawn.path.poses.to("cuda"), drawn.path.focal.to("cuda"), drawn.path.centre.to("cuda"), drawn.path.size)
     made = Clip(pictures, depths, depths > 0, float(drawn.path.focal[0]) / 32, True, False, from_motion=True)
-    found = reconstruct(made, Preset(1, 1), path_on_card if known else None).fit
+    found = reconstruct(made, Preset(1, 1), path if known else None).fit
     assert found.gaussians.positions.device == found.path.poses.device == pictures.device
     assert waits["tolist"] <= 3 * 4  # of three pictures; the rest does not depend on the scene
 

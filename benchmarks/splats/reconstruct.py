@@ -26,25 +26,25 @@ FRAMES, SIZE = 24, (72, 96)
 HELD, FIRST_HELD = 8, 4
 
 
-def judge(found: Fit, clip: clips.Clip, pictures: Tensor, trained: list[int]) -> dict[str, float]:
+def judge(made: Fit, clip: clips.Clip, pictures: Tensor, trained: list[int]) -> dict[str, float]:
     """ATE, RPE of the trained frames' cameras, and PSNR of the others' pictures."""
     true = clip.path.poses[trained]
-    translation, rotation = trajectory.rpe(found.path.poses, true)
+    translation, rotation = trajectory.rpe(made.path.poses, true)
     held = [i for i in range(len(pictures)) if i not in trained]
     scores = []
     for frame in held:
         after = next(k for k, i in enumerate(trained) if i > frame)
         share = (frame - trained[after - 1]) / (trained[after] - trained[after - 1])
-        pose = cameras.interpolate(found.path.poses, torch.tensor([after - 1 + share]))[0]
-        pose = refine_pose(found.gaussians, pictures[frame], found.path[0].at(pose), 60)
+        pose = cameras.interpolate(made.path.poses, torch.tensor([after - 1 + share]))[0]
+        pose = refine_pose(made.gaussians, pictures[frame], made.path[0].at(pose), 60)
         with torch.no_grad():
-            shown = render(found.gaussians, found.path[0].at(pose)).colour
+            shown = render(made.gaussians, made.path[0].at(pose)).colour
         flat = torch.stack([shown.flatten(), torch.ones(shown.numel())], 1)
         fitted = (flat @ torch.linalg.lstsq(flat, pictures[frame].flatten()[:, None]).solution).view_as(shown)
         scores.append(float(views.psnr(fitted.clamp(0, 1)[None], pictures[frame][None])[0]))
     positions = replace(clip.path, poses=true).positions
     return {
-        "ate": trajectory.ate(found.path.positions, positions), "rpe_t": translation, "rpe_r": rotation, "psnr": sum(scores) / len(scores),
+        "ate": trajectory.ate(made.path.positions, positions), "rpe_t": translation, "rpe_r": rotation, "psnr": sum(scores) / len(scores),
     }  # fmt: skip
 
 

@@ -7,9 +7,13 @@ import pytest
 import torch
 from freesteer.benchmarks.splats import splat_reference as reference
 from freesteer.core.geometry.cameras import Camera, CameraPath
+from freesteer.core.splats.clip import Clip
 from freesteer.core.splats.fitting import Fitting, fit, grown, refine_pose
 from freesteer.core.splats.gaussians import Gaussians
 from freesteer.core.splats.rasteriser import render
+from freesteer.core.splats.reconstruction import Preset, reconstruct
+from freesteer.core.tracking import tracking
+from freesteer.playground.rooms import clips
 from freesteer.tests.fakes import fake_cuda
 from torch import Tensor
 
@@ -75,6 +79,19 @@ def test_growing_and_refining_stay_on_the_card(waits: Counter[str]):
     assert refine_pose(scene, pictures[0], path[0], 1).device.type == "cuda"
     cpu = grown(None, *clip("cpu")[1:], [0, 1])
     torch.testing.assert_close(scene.positions.cpu(), cpu.positions)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_whole_reconstruction_stays_on_the_card(monkeypatch, waits: Counter[str], known: bool):
+    for steps in ("STEPS", "LOCAL_STEPS", "GLOBAL_STEPS"):
+        monkeypatch.setattr(tracking, steps, 1)
+    drawn = clips.draw("sideways", 3, (24, 32))
+    pictures, depths = drawn.frames.to("cuda"), drawn.depth.to("cuda")
+    path = CameraPath(drawn.path.poses.to("cuda"), drawn.path.focal.to("cuda"), drawn.path.centre.to("cuda"), drawn.path.size)
+    made = Clip(pictures, depths, depths > 0, float(drawn.path.focal[0]) / 32, True, False, from_motion=True)
+    found = reconstruct(made, Preset(1, 1), path if known else None).fit
+    assert found.gaussians.positions.device == found.path.poses.device == pictures.device
+    assert waits["tolist"] <= 3 * 4  # of three pictures; the rest does not depend on the scene
 
 
 def test_the_card_refuses_a_tensor_of_the_cpu(waits: Counter[str]):

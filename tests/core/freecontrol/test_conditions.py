@@ -48,7 +48,7 @@ def is_filled(picture: torch.Tensor) -> bool:
 
 def test_a_filled_drawing_has_two_greys_and_is_the_square_to_the_pixel_but_for_its_corners():
     filled = line_art.fill(outline(20, 76))[0, :, :, 0]
-    assert filled.unique().tolist() == pytest.approx([line_art.GROUND, line_art.DRAWN])
+    assert filled.unique().tolist() == pytest.approx([0.15, 0.9])
     wanted = torch.zeros(96, 96, dtype=torch.bool)
     wanted[20:76, 20:76] = True
     wrong = (filled > 0.5) != wanted

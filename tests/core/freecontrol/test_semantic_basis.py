@@ -169,10 +169,11 @@ def test_a_basis_of_keys_without_any_layout_has_no_infinite_coordinates():
 
 
 def test_shared_components_weigh_every_level_alike():
-    """A level whose keys are a hundred times larger in one direction does not outvote one that is large in another."""
+    """A level whose keys are a hundred times larger does not outvote the other: its second direction comes after the other's first."""
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(1, 400, 6, generator=generator) * 0.01 for _ in range(2))
     first[..., 0] *= 30_000
+    first[..., 3] *= 10_000
     second[..., 1] *= 200
     second[..., 2] *= 100
     levels = [Covariance(6, 2), Covariance(6, 2)]

@@ -14,13 +14,14 @@ from torch import Tensor
 from .levenberg import levenberg_marquardt
 from .normal_equations import fixed_parameters, normal_equations, pairs_at_once
 from .pyramid import Level
-from .residuals import DEPTH_NOISE, PICTURE_NOISE, depth_difference, picture_difference
+from .residuals import depth_difference, picture_difference
 from .state import PER_FRAME, State, retract
 from .warp import warp
 
 KEPT = 0.3  # of a frame's contrast and of its relief: one that was made greyer or flatter than this fits anything
 FEW = 0.2  # of a frame's pixels: where depth is known of fewer, that they agree says less
-AGREES = 2.0  # times the noise of picture and depth: pixels whose residuals are smaller agree
+ALIKE = 0.08  # of white: pictures that differ by less agree
+SAME_DEPTH = 0.15  # log: depths that differ by less are of the same surface
 ALL = range(PER_FRAME)
 
 
@@ -53,8 +54,8 @@ def agreement(level: Level, state: State, pairs: Sequence[tuple[int, int]]) -> T
     best = torch.zeros(len(state.poses), device=level.grey.device)
     for part in index.split(pairs_at_once(level)):
         warped = warp(level, state, part)
-        alike = picture_difference(state, part, warped).abs() < AGREES * PICTURE_NOISE
-        fits = warped.seen & alike & (depth_difference(warped).abs() < AGREES * DEPTH_NOISE) & kept[part].all(1)[:, None]
+        alike = picture_difference(state, part, warped).abs() < ALIKE
+        fits = warped.seen & alike & (depth_difference(warped).abs() < SAME_DEPTH) & kept[part].all(1)[:, None]
         share = fits.float().mean(1) / known[part[:, 0]]
         for side in (0, 1):
             best.scatter_reduce_(0, part[:, side], share, "amax")

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import cameras
+from .plane_sweep import LARGEST_DIFFERENCE
 
 RADIUS = 12  # pixels that a point may move along x and along y
 AROUND = 3  # pixels on each side of a point, that have to look alike
-LARGEST_DIFFERENCE, OUTSIDE = 2.0, 9.0  # of two patterns, standard deviations: more counts as this; and the pattern beyond the frame
 LEAST_CERTAINTY = 0.3  # of a match that counts: 1 - its cost / that of the best place which is not next to it
 THERE_AND_BACK = 1.5  # pixels by which matching back may miss the point
 EPIPOLAR_NOISE = 0.5  # pixels from the epipolar line, where Cauchy's weight is a half
@@ -45,7 +45,7 @@ def pixels(like: Tensor) -> Tensor:
 def _best(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Of all places within RADIUS, between pixels, where b is most like a; and how sure, 0..1."""
     (height, width), side = a.shape[-2:], 2 * RADIUS + 1
-    candidates = F.unfold(F.pad(b[None], (RADIUS,) * 4, value=OUTSIDE), side).view(side**2, height, width)
+    candidates = F.unfold(F.pad(b[None], (RADIUS,) * 4, value=torch.inf), side).view(side**2, height, width)
     cost = F.pad((candidates - a).abs().clamp(max=LARGEST_DIFFERENCE)[:, None], (AROUND,) * 4, mode="replicate")
     cost = F.avg_pool2d(cost, 2 * AROUND + 1, 1)[:, 0]
     best, at = cost.min(0)

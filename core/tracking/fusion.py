@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
+from .bundle import SAME_DEPTH
 from .pyramid import Level
 from .residuals import depth_difference
 from .state import State
 from .warp import warp
-
-AGREE = 0.15  # log: what differs by more is another surface
 
 
 def fused(level: Level, state: State, pairs: list[tuple[int, int]]) -> Tensor:
@@ -23,7 +22,7 @@ def fused(level: Level, state: State, pairs: list[tuple[int, int]]) -> Tensor:
     for part in torch.tensor(pairs, device=own.device).split(32):
         warped = warp(level, state, part)
         ratio = depth_difference(warped)
-        agrees = warped.seen & (ratio.abs() < AGREE)
+        agrees = warped.seen & (ratio.abs() < SAME_DEPTH)
         mine = own.flatten(1)[part[:, 0]].clamp(min=1e-6).log()
         # the other surface lies nearer by the ratio of what is seen to what was expected
         total.index_add_(0, part[:, 0], torch.where(agrees, mine - ratio, 0))

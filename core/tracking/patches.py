@@ -12,7 +12,7 @@ the patches are eliminated, the cameras solved, and the patches follow (Schur's 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -137,7 +137,7 @@ class _Sums(NamedTuple):
 def joint_equations(level: Level, at: Place, pairs: Tensor, fixed: Tensor) -> JointEquations:
     """level: with the depths as they are given; pairs: (P, 2)."""
     count, many, patch, zero = len(fixed), at.change.numel(), patch_of(level), level.depth.new_zeros
-    changed = replace(level, depth=level.depth * at.change[:, patch].exp().view_as(level.depth))
+    changed = level.with_depth(level.depth * at.change[:, patch].exp().view_as(level.depth))
     sums = _Sums(zero(count, count), zero(count), zero(many, count), zero(many), zero(many), [])
     cost, seen = 0.0, 0.0
     for part in pairs.split(pairs_at_once(level)):

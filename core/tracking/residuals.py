@@ -18,7 +18,8 @@ from torch import Tensor
 from .state import FOCAL, GAIN, LOG_SCALE, OFFSET, PER_FRAME, POSE, SHIFT, State
 from .warp import Warp
 
-PICTURE_NOISE, DEPTH_NOISE = 0.04, 0.07  # where Cauchy's weight is a half: grey, and of a depth
+PICTURE_NOISE = 0.025  # of white: a difference of pictures where Cauchy's weight is a half
+DEPTH_NOISE = 0.07  # log: the same for a difference of depths
 NOISE_RANGE = 2.0  # the noise of a depth, relative to it, is at most so many times what was given, and at least the inverse of that
 PER_PAIR = 2 * PER_FRAME + 1  # columns: the reference frame's parameters, the target's, the focal length
 TARGET = PER_FRAME  # the first of the target's columns
@@ -51,7 +52,7 @@ def picture_residual(state: State, pairs: Tensor, warped: Warp) -> Residual:
     square = (gain.square() + target_gain.square()) / 2
     unit = PICTURE_NOISE * square.sqrt()
     value = picture_difference(state, pairs, warped) / unit
-    by_place = (target_gain / unit)[..., None] * torch.stack([warped.target_dx, warped.target_dy], -1)
+    by_place = (target_gain / unit)[..., None] * warped.grey_by_place
     one = torch.ones_like(value)
     return Residual(value, by_place, torch.zeros_like(value), {
         GAIN: -warped.grey / unit - value * gain / (2 * square), OFFSET: -one / unit,
@@ -71,7 +72,7 @@ def depth_residual(state: State, pairs: Tensor, warped: Warp) -> Residual:
     by_noise, by_target_noise = (-value * each / (2 * square) for each in (noise, target_noise))
     by_log, by_shift = (each / depth for each in depth_derivatives(state, target, given, depth))
     target_log = by_target_noise * target_noise_by_log - by_log / unit
-    log_by_place = warped.target_given.by_place / given.clamp(min=1e-6 * state.unit)[..., None]
+    log_by_place = warped.given_by_place / given.clamp(min=1e-6 * state.unit)[..., None]
     return Residual(value, target_log[..., None] * log_by_place, 1 / (warped.depth * unit), {
         LOG_SCALE: by_noise * noise_by_log, SHIFT: by_noise * noise_by_shift,
         TARGET + LOG_SCALE: target_log, TARGET + SHIFT: by_target_noise * target_noise_by_shift - by_shift / unit,

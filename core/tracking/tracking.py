@@ -15,11 +15,9 @@ from .patches import adjust_with_depth
 from .pyramid import Level, pyramid
 from .state import PER_FRAME, POSE, State, at_rest
 
-STEPS, LOCAL_STEPS, GLOBAL_STEPS = (
-    10,
-    3,
-    10,
-)  # of Levenberg's method, at most: to place a frame, after every frame, of all frames at the end
+STEPS = 10  # at most, on every level, to place a frame
+LOCAL_STEPS = 3  # at most, after every frame, for those of the window
+GLOBAL_STEPS = 10  # at most, on every level, for all frames at the end
 GAPS = (1, 2, 4)  # frames between those that are compared while a clip is tracked
 FEW_GAPS = (1, 2)  # the same, between two keyframes, and where the agreement of frames is judged
 KEYFRAME_GAPS = (1, 2, 4, 8, 16, 32)  # keyframes between those that are compared at the end: doubling ties the ends with few pairs
@@ -91,7 +89,7 @@ def locate(pictures: Tensor, depths: Tensor, valid: Tensor, path: CameraPath, in
     for distance in DISTANCES.to(travel) * travel:
         unit = (1 / distance if inverse else distance) / median
         state = replace(at_rest(focal, depths * unit, valid, inverse), poses=path.poses)
-        scaled = [replace(level, depth=level.depth * unit) for level in levels]
+        scaled = [level.with_depth(level.depth * unit) for level in levels]
         state, cost = adjust(scaled[0], state, pairs, range(count), LOCAL_STEPS, parameters=DEPTH_AND_EXPOSURE)
         tried.append((cost, state, scaled))
     _, state, levels = min(tried, key=lambda each: each[0])
@@ -134,7 +132,7 @@ def _adjust_depth_too(
     for level in levels:
         depth = level.depth.clone()
         depth[keys] *= F.interpolate(factors[:, None], level.size, mode="bilinear")[:, 0]
-        changed.append(replace(level, depth=depth))
+        changed.append(level.with_depth(depth))
     return changed, state.with_frames(keys, part)
 
 

@@ -7,24 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import cameras
-from .pyramid import Level
+from .pyramid import SAME_SURFACE, Level
 from .state import State
 
 IN_FRONT = 0.05  # of its depth in the reference frame: a point that is nearer to the target camera counts as behind it
 KNOWN_AROUND = 0.4  # of the bilinear weight around a place: with less valid depth, the target's depth there is not known
 
-SAME_SURFACE = 0.1  # of a depth: neighbours that differ by more are of two surfaces
-
 
 class Bilinear(NamedTuple):
     """Bilinear interpolation at P x N places: the nearest pixel, (P, N), and the four around each, (P, 4, N), as indices into a flattened
-    map; the weights of the four, and how those change along x and y, per pixel."""
+    map; and the weights of the four."""
 
     nearest: Tensor
     pixels: Tensor
     weights: Tensor
-    by_x: Tensor
-    by_y: Tensor
 
     def around(self, maps: Tensor) -> Tensor:
         """The values of maps (P, h, w) at the four pixels, (P, 4, N)."""
@@ -32,11 +28,10 @@ class Bilinear(NamedTuple):
 
 
 class SampledDepth(NamedTuple):
-    """Given depth at P x N places. value: (P, N); by_place: (P, N, 2), its derivatives along x and y, per pixel; shares: (P, 4, N), its
-    logarithm's derivatives by the logarithms of the depths of the four pixels around; known: (P, N), how much weight of those is valid."""
+    """Given depth at P x N places. value: (P, N); shares: (P, 4, N), its logarithm's derivatives by the logarithms of the depths of the
+    four pixels around; known: (P, N), how much weight of those is valid."""
 
     value: Tensor
-    by_place: Tensor
     shares: Tensor
     known: Tensor
 
@@ -47,8 +42,8 @@ class Warp(NamedTuple):
     seen: (P, N), whether the target sees the same and the depths of both are known; the rest is only meant where it does.
     rays: (N, 3), of the reference; points, transformed: (P, N, 3), in the frames of both cameras; depth: (P, N), of the transformed ones;
     rotation: (P, 3, 3), from the reference to the target; focal: (), in pixels.
-    grey, given: (P, N), of the reference; target_grey, target_dx, target_dy: (P, N), sampled where the target sees it, and target_given,
-    its depth there as given; target_depth: (P, N), the same in the units of the poses.
+    grey, given: (P, N), of the reference; target_grey: (P, N), sampled where the target sees it, and target_given, its depth there as
+    given; grey_by_place, given_by_place: (P, N, 2), the derivatives of both, per pixel; target_depth: (P, N), in the units of the poses.
     """
 
     seen: Tensor
@@ -61,9 +56,9 @@ class Warp(NamedTuple):
     grey: Tensor
     given: Tensor
     target_grey: Tensor
-    target_dx: Tensor
-    target_dy: Tensor
+    grey_by_place: Tensor
     target_given: SampledDepth
+    given_by_place: Tensor
     target_depth: Tensor
     bilinear: Bilinear
 
@@ -87,15 +82,15 @@ def warp(level: Level, state: State, pairs: Tensor) -> Warp:
     u, v = focal * transformed[..., 0] / depth + width / 2, focal * transformed[..., 1] / depth + height / 2
     inside = (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
     place = torch.stack([2 * u / width - 1, 2 * v / height - 1], -1).view(-1, height, width, 2)
-    maps = torch.stack([level.grey[target], level.dx[target], level.dy[target]], 1)
-    target_grey, target_dx, target_dy = F.grid_sample(maps, place, align_corners=False).flatten(2).unbind(1)
+    maps = torch.stack([level.grey, level.grey_dx, level.grey_dy, level.depth_dx, level.depth_dy], 1)
+    sampled = F.grid_sample(maps[target], place, align_corners=False).flatten(2).mT
     around = bilinear(u, v, level.size)
     target_given = sampled_depth(around, level.depth[target], level.valid[target])
     target_depth = state.depths(target_given.value, target)
     seen = front & inside & (target_given.known > KNOWN_AROUND) & (target_depth > 0)
     return Warp(
-        seen, rays, points, transformed, depth, rotation, focal, grey, given, target_grey, target_dx, target_dy,
-        target_given, torch.where(seen, target_depth, 1), around,
+        seen, rays, points, transformed, depth, rotation, focal, grey, given, sampled[..., 0], sampled[..., 1:3], target_given,
+        sampled[..., 3:], torch.where(seen, target_depth, 1), around,
     )  # fmt: skip
 
 
@@ -105,13 +100,10 @@ def bilinear(u: Tensor, v: Tensor, size: tuple[int, int]) -> Bilinear:
     x, y = (u - 0.5).clamp(0, width - 1), (v - 0.5).clamp(0, height - 1)
     left, top = x.long().clamp(0, width - 2), y.long().clamp(0, height - 2)  # both ends, since what is not a number comes out below 0
     x, y, first = x - left, y - top, top * width + left
-    one = torch.ones_like(x)
     return Bilinear(
         first + (x > 0.5) + width * (y > 0.5),
         torch.stack([first, first + 1, first + width, first + width + 1], 1),
         torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], 1),
-        torch.stack([y - one, one - y, -y, y], 1),
-        torch.stack([x - one, -x, one - x, x], 1),
     )
 
 
@@ -125,6 +117,4 @@ def sampled_depth(at: Bilinear, depth: Tensor, valid: Tensor) -> SampledDepth:
     parts = at.weights * same * around
     total, share = parts.sum(1), (at.weights * same).sum(1).clamp(min=1e-6)
     value = total / share
-    off = same * (around - value[:, None])
-    by_place = torch.stack([(by * off).sum(1) / share for by in (at.by_x, at.by_y)], -1)
-    return SampledDepth(value, by_place, parts / torch.where(total > 0, total, 1)[:, None], weights.sum(1))
+    return SampledDepth(value, parts / torch.where(total > 0, total, 1)[:, None], weights.sum(1))

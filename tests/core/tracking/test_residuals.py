@@ -1,15 +1,16 @@
 """Every derivative of the residuals, in float64, against central differences."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from freesteer.core.tracking import residuals
-from freesteer.core.tracking.pyramid import pyramid
+from freesteer.core.tracking.pyramid import SAME_SURFACE, pyramid, slopes
 from freesteer.core.tracking.residuals import PER_PAIR, depth_residual, jacobian, picture_residual
 from freesteer.core.tracking.state import GAIN, LOG_SCALE, OFFSET, PER_FRAME, SHIFT, State, retract
-from freesteer.core.tracking.warp import SAME_SURFACE, SampledDepth, bilinear, sampled_depth, warp
+from freesteer.core.tracking.warp import bilinear, sampled_depth, warp
+from freesteer.tests.core.tracking.analytic import COUNT, SIZE, level, state
 from torch import Tensor
-
-from .analytic import COUNT, SIZE, level, state
 
 PAIRS = torch.tensor([(0, 1), (3, 2)])  # no frame twice, so that one step serves both
 STEP = 1e-5
@@ -47,11 +48,27 @@ def test_noise_at_its_bound_does_not_change():
         assert (noise == wanted).all() and not by_log.any() and not by_shift.any()
 
 
-def test_the_pyramid_has_the_derivatives_of_its_pictures():
+def test_the_pyramid_has_the_derivatives_of_its_pictures_and_depths():
     exact = level(False)
-    found = pyramid(exact.grey[..., None].expand(-1, -1, -1, 3), exact.depth, exact.valid > 0)[-1]
-    for name in ("grey", "dx", "dy", "depth", "valid"):
-        torch.testing.assert_close(getattr(found, name)[:, 1:-1, 1:-1], getattr(exact, name)[:, 1:-1, 1:-1])
+    made = pyramid(exact.grey[..., None].expand(-1, -1, -1, 3), exact.depth, exact.valid > 0)[-1]
+    for field in fields(made):
+        found, wanted = (getattr(each, field.name)[:, 2:-2, 2:-2] for each in (made, exact))
+        torch.testing.assert_close(found, wanted)
+
+
+def test_slopes_are_those_of_one_surface():
+    """A slanted plane before another one, with holes; in front of the holes' middle nothing is known around."""
+    y, x = torch.meshgrid(torch.arange(12.0).double(), torch.arange(16.0).double(), indexing="ij")
+    depth = torch.where(x < 8, 2 + 0.02 * x - 0.01 * y, 4 + 0.03 * y)
+    valid = torch.ones_like(depth)
+    valid[4:8, 1:5] = 0
+    dx, dy = (each[0] for each in slopes((depth * valid)[None], valid[None]))
+    known = valid > 0
+    torch.testing.assert_close(dx[known], torch.where(x < 8, 0.02, 0.0).double()[known])
+    torch.testing.assert_close(dy[known], torch.where(x < 8, -0.01, 0.03).double()[known])
+    alone = torch.zeros_like(valid)
+    alone[5, 5] = 1
+    assert not any(each.any() for each in slopes((depth * alone)[None], alone[None]))
 
 
 @pytest.mark.parametrize("steps", [0.02, 1.0])
@@ -60,15 +77,8 @@ def test_depth_is_sampled_on_one_surface_among_what_is_valid(steps):
     draw = torch.Generator().manual_seed(0)
     depth = (steps * torch.rand(2, *SIZE, generator=draw, dtype=torch.float64)).exp()
     valid = (torch.rand(2, *SIZE, generator=draw) > 0.3).double()
-    place = 1 + 15 * torch.rand(2, 2, 400, generator=draw, dtype=torch.float64)
-    place = place.floor() + 0.5 + place.frac().clamp(0.01, 0.99)  # differences stay between the centres of four pixels
-    u, v = place
-
-    def sampled(du: float, dv: float) -> SampledDepth:
-        return sampled_depth(bilinear(u + du, v + dv, SIZE), depth, valid)
-
-    at = bilinear(u, v, SIZE)
-    found, around, known = sampled(0, 0), at.around(depth), at.around(valid)
+    at = bilinear(*(1 + 15 * torch.rand(2, 2, 400, generator=draw, dtype=torch.float64)), SIZE)
+    found, around, known = sampled_depth(at, depth, valid), at.around(depth), at.around(valid)
     some = found.known > 0.05
     assert some.float().mean() > 0.8
     torch.testing.assert_close(found.shares.sum(1)[some], torch.ones_like(found.value[some]))
@@ -76,9 +86,9 @@ def test_depth_is_sampled_on_one_surface_among_what_is_valid(steps):
     assert not (used & (known == 0)).any()
     farthest, nearest = around.where(used, 0).amax(1), around.where(used, torch.inf).amin(1)
     assert (farthest / nearest)[some].max() < (1 + SAME_SURFACE) / (1 - SAME_SURFACE)
-    assert (used.sum(1) == (known > 0).sum(1))[some].float().mean() > 0.95 if steps < SAME_SURFACE else used.sum(1).float().mean() < 2
-    same_pixels = [(sampled(sign * 1e-6, sign * 1e-6).shares > 0) == used for sign in (1, -1)]
-    some &= (same_pixels[0] & same_pixels[1]).all(1)
-    for axis, (du, dv) in enumerate(((1e-6, 0.0), (0.0, 1e-6))):
-        wanted = (sampled(du, dv).value - sampled(-du, -dv).value) / 2e-6
-        torch.testing.assert_close(found.by_place[..., axis][some], wanted[some], rtol=1e-6, atol=1e-6)
+    assert (used.sum(1) == (known > 0).sum(1))[some].all() if steps < SAME_SURFACE else used.sum(1).float().mean() < 2
+    for k in range(4):  # shares are derivatives
+        higher = depth.clone()
+        higher.flatten(1).scatter_(1, at.pixels[:, k, :1], 1e-6, reduce="add")
+        change = (sampled_depth(at, higher, valid).value / found.value).log()[:, 0] * around[:, k, 0] / 1e-6
+        torch.testing.assert_close(change, found.shares[:, k, 0], rtol=1e-5, atol=1e-5)

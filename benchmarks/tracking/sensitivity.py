@@ -1,8 +1,9 @@
 """What each constant of the tracker is worth: errors of small drawn clips with every one of them at half and at double.
 
-`python run.py bench sensitivity`: "file.NAME": [at half, at double], the ATE of bench reconstruct over that of the tracker as it is, whose
-own is `ate`; a geometric mean over clips, each with damaged depth and once more without any. 1 for both: it makes no difference there.
-Whole numbers are rounded up, and those of a tuple or a table are changed together. `--only NAME`: of those whose names have it.
+`python run.py bench sensitivity`: "file.NAME": [at half, at double], the ATE of bench reconstruct over that of the tracker as it is, a
+geometric mean over clips. What finds depth in the pictures (MOTION) is judged by clips without any, the rest by clips with damaged depth;
+`ate` and `ate_motion` are what is compared with. 1 for both: it makes no difference there. Whole numbers are rounded up, and those of a
+tuple or a table are changed together. `--only NAME`: of those whose names have it. Takes about a quarter of an hour.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -41,8 +43,11 @@ CONSTANTS = {
     "tracking": ("STEPS", "LOCAL_STEPS", "GLOBAL_STEPS", "GAPS", "KEYFRAME_GAPS", "WINDOW"),
     "warp": ("IN_FRONT", "KNOWN_AROUND"),
 }  # fmt: skip
-KINDS, FRAMES, SIZE = ("sideways", "handheld"), 8, (36, 48)
-OF = 24  # frames that the whole of a clip's way has
+MOTION = ("flow", "motion", "patches", "plane_sweep")
+FRAMES, OF = 8, 24  # of a clip, and those that its whole way has
+WITH_DEPTH, WITH_DEPTH_SIZE = ("forward", "sideways", "handheld", "arc"), (36, 48)
+WITHOUT, WITHOUT_SIZE = ("sideways", "arc"), (48, 64)
+Clips = list[tuple[clips.Clip, Tensor, Tensor]]
 
 
 def scaled(value: object, factor: float) -> object:
@@ -67,41 +72,48 @@ def change(file: str, name: str, value: object) -> None:
             setattr(module, name, value)
 
 
-def drawn() -> list[tuple[clips.Clip, Tensor, Tensor]]:
+def drawn(kinds: tuple[str, ...], size: tuple[int, int]) -> Clips:
     """Beginnings of clips, and their pictures and depth with damage."""
     made = []
-    for kind in KINDS:
-        whole = clips.draw(kind, OF, SIZE)
+    for kind in kinds:
+        whole = clips.draw(kind, OF, size)
         clip = clips.Clip(whole.frames[:FRAMES], whole.depth[:FRAMES], replace(whole.path, poses=whole.path.poses[:FRAMES]))
         made.append((clip, *clips.corrupted(clip)))
     return made
 
 
-def error(made: list[tuple[clips.Clip, Tensor, Tensor]]) -> float:
-    """The geometric mean of all ATEs; infinite where nothing is found."""
+def error(made: Clips, with_depth: bool) -> float:
+    """The geometric mean of all ATEs; infinite where one clip is not tracked at all."""
     logs = []
-    for clip, pictures, depth in made:
-        focal = float(clip.path.focal[0]) / SIZE[1]
+    for clip, pictures, given in made:
+        size = (pictures.shape[1], pictures.shape[2])
+        focal = float(clip.path.focal[0]) / size[1]
         try:
-            near, valid = nearness(pictures, focal)
-            by_motion = track(pictures, near, valid, focal, inverse=True, from_motion=True)
-            for tracked in (track(pictures, depth, depth > 0, focal), by_motion):
-                logs.append(math.log(trajectory.ate(tracked.path(SIZE).positions, clip.path.positions)))
-        except (ValueError, RuntimeError, IndexError):  # no start, an empty range, a camera that stands still
+            depth, valid = (given, given > 0) if with_depth else nearness(pictures, focal)
+            tracked = track(pictures, depth, valid, focal, inverse=not with_depth, from_motion=not with_depth)
+        except (ValueError, RuntimeError, IndexError):  # nothing to start from, or nothing to choose from
             return math.inf
+        logs.append(math.log(trajectory.ate(tracked.path(size).positions, clip.path.positions)))
     return math.exp(sum(logs) / len(logs))
 
 
 def sensitivity(of: Callable[[str], bool]) -> dict[str, object]:
-    made = drawn()
-    plain = error(made)
-    figures: dict[str, object] = {"ate": round(plain, 5)}
+    judges = {
+        False: partial(error, drawn(WITHOUT, WITHOUT_SIZE), with_depth=False),
+        True: partial(error, drawn(WITH_DEPTH, WITH_DEPTH_SIZE), with_depth=True),
+    }
+    figures: dict[str, object] = {}
+    plain: dict[bool, float] = {}
     for file, names in CONSTANTS.items():
         for name in filter(lambda each, file=file: of(f"{file}.{each}"), names):
-            value, ratios = getattr(modules()[file], name), []
+            value, ratios, with_depth = getattr(modules()[file], name), [], file not in MOTION
+            if with_depth not in plain:
+                plain[with_depth] = judges[with_depth]()
+                figures["ate" if with_depth else "ate_motion"] = round(plain[with_depth], 5)
             for factor in (0.5, 2.0):
-                change(file, name, other := scaled(value, factor))
-                ratios.append(round(error(made) / plain, 2) if other != value else 1.0)
+                other = scaled(value, factor)
+                change(file, name, other)
+                ratios.append(1.0 if other == value else round(judges[with_depth]() / plain[with_depth], 2))
                 change(file, name, value)
             figures[f"{file}.{name}"] = ratios
             sys.stderr.write(f"{file}.{name}: {ratios}\n")

@@ -9,7 +9,7 @@ Step_co = TypeVar("Step_co", covariant=True)
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-5, 1e4  # of the Hessian's diagonal
 LESS, MORE = 1 / 5, 10  # times the damping after a step that helps, and after one that does not
-ENOUGH = 1e-4  # of the cost: a step that gains less is the last
+ENOUGH = 3e-4  # of the cost: a step that gains less is the last
 
 
 class System(Protocol[Step_co]):

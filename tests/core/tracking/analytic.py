@@ -22,12 +22,12 @@ def level(inverse: bool, planes: bool = False) -> Level:
     """planes: depths are linear, so that their slopes are exact at the rim as well."""
     draw = torch.Generator().manual_seed(0)
     spread = torch.tensor([0.05, 0.2, 0.2, 0.1], dtype=torch.float64)
-    grey, *grey_by = polynomials(torch.tensor([0.5, 0, 0, 0]) + spread * torch.randn(COUNT, 4, generator=draw, dtype=torch.float64))
+    grey, grey_dx, grey_dy = polynomials(torch.tensor([0.5, 0, 0, 0]) + spread * torch.randn(COUNT, 4, generator=draw, dtype=torch.float64))
     middle = torch.tensor([0.35 if inverse else 3.0, 0, 0, 0], dtype=torch.float64)
     shape = middle / middle[0] + spread / 2 * torch.randn(COUNT, 4, generator=draw, dtype=torch.float64)
     shape[:, 3] *= not planes
-    depth, *depth_by = polynomials(middle[0] * shape)
-    return Level(grey, *grey_by, depth, torch.ones_like(depth), *depth_by)
+    depth, depth_dx, depth_dy = polynomials(middle[0] * shape)
+    return Level(grey, grey_dx, grey_dy, depth, torch.ones_like(depth), depth_dx, depth_dy)
 
 
 def state(inverse: bool) -> State:

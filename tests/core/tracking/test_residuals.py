@@ -77,7 +77,8 @@ def test_depth_is_sampled_on_one_surface_among_what_is_valid(steps):
     draw = torch.Generator().manual_seed(0)
     depth = (steps * torch.rand(2, *SIZE, generator=draw, dtype=torch.float64)).exp()
     valid = (torch.rand(2, *SIZE, generator=draw) > 0.3).double()
-    at = bilinear(*(1 + 15 * torch.rand(2, 2, 400, generator=draw, dtype=torch.float64)), SIZE)
+    u, v = 1 + 15 * torch.rand(2, 2, 400, generator=draw, dtype=torch.float64)
+    at = bilinear(u, v, SIZE)
     found, around, known = sampled_depth(at, depth, valid), at.around(depth), at.around(valid)
     some = found.known > 0.05
     assert some.float().mean() > 0.8

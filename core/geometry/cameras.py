@@ -13,7 +13,13 @@ from torch import Tensor
 from .rotations import skew, unskew
 
 FARTHEST = 1e9  # of a world, in its units: its square is still finite in float32
-SMALL = 1e-3  # radians; below it series are exact in float32
+SMALL = 0.1  # radians: below it the quotients of the exponential and the logarithm are series, whose fifth terms are below 1e-16 there
+# Taylor coefficients in the square of an angle x
+SIN_SERIES = (1, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880)  # sin(x) / x
+COS_SERIES = (1 / 2, -1 / 24, 1 / 720, -1 / 40320, 1 / 3628800)  # (1 - cos(x)) / x^2
+CUBE_SERIES = (1 / 6, -1 / 120, 1 / 5040, -1 / 362880, 1 / 39916800)  # (x - sin(x)) / x^3
+INVERSE_SIN_SERIES = (1, 1 / 6, 7 / 360, 31 / 15120, 127 / 604800)  # x / sin(x)
+COT_SERIES = (1 / 12, 1 / 720, 1 / 30240, 1 / 1209600, 1 / 47900160)  # (1 - x/2 cot(x/2)) / x^2
 
 
 @dataclass(frozen=True)
@@ -79,30 +85,37 @@ def exponential(twist: Tensor) -> Tensor:
     square = rotation.square().sum(-1)[..., None, None]
     small = square < SMALL**2
     angle = torch.where(small, 1, square).sqrt()
-    a = torch.where(small, 1 - square / 6, angle.sin() / angle)
-    b = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / angle**2)
-    c = torch.where(small, 1 / 6 - square / 120, (angle - angle.sin()) / angle**3)
+    a = torch.where(small, _series(square, SIN_SERIES), angle.sin() / angle)
+    b = torch.where(small, _series(square, COS_SERIES), 2 * ((angle / 2).sin() / angle).square())  # 1 - cos x = 2 sin(x/2)^2: no cancelling
+    c = torch.where(small, _series(square, CUBE_SERIES), (angle - angle.sin()) / angle**3)
     w = skew(rotation)
     eye = torch.eye(3, dtype=twist.dtype, device=twist.device)
     turned = eye + a * w + b * w @ w
-    moved = ((eye + b * w + c * w @ w) @ translation[..., None]).squeeze(-1)
-    return rigid(turned, moved)
+    return rigid(turned, ((eye + b * w + c * w @ w) @ translation[..., None]).squeeze(-1))
 
 
 def logarithm(pose: Tensor) -> Tensor:
-    """Poses (..., 4, 4) to twists (..., 6); rotations of less than half a turn."""
+    """Poses (..., 4, 4) to twists (..., 6); rotations of less than half a turn; differentiable at rest as well."""
     turned = pose[..., :3, :3]
-    axis = unskew(turned - turned.mT)
-    sine = axis.norm(dim=-1) / 2
+    axis = unskew(turned - turned.mT) / 2  # as long as the sine of the angle
+    sine = axis.norm(dim=-1)
     cosine = (turned.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
     angle = torch.atan2(sine, cosine)
-    small = sine < SMALL
-    rotation = axis / 2 * torch.where(small, 1 + angle**2 / 6, angle / torch.where(small, 1, sine))[..., None]
-    w = skew(rotation)
-    half = angle / 2
-    d = torch.where(small, 1 / 12 + angle**2 / 720, (1 - half / torch.where(small, 1, half.tan())) / torch.where(small, 1, angle) ** 2)
+    small, square = angle < SMALL, angle.square()
+    ratio = torch.where(small, _series(square, INVERSE_SIN_SERIES), angle / torch.where(small, 1, sine))
+    w = skew(axis * ratio[..., None])
+    half = torch.where(small, 1, angle / 2)
+    d = torch.where(small, _series(square, COT_SERIES), (1 - half / half.tan()) / (4 * half.square()))
     inverse = torch.eye(3, dtype=pose.dtype, device=pose.device) - w / 2 + d[..., None, None] * w @ w
-    return torch.cat([(inverse @ pose[..., :3, 3:]).squeeze(-1), rotation], -1)
+    return torch.cat([(inverse @ pose[..., :3, 3:]).squeeze(-1), unskew(w)], -1)
+
+
+def _series(square: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """A polynomial in the square of an angle, by Horner's rule."""
+    value = torch.zeros_like(square)
+    for coefficient in reversed(coefficients):
+        value = value * square + coefficient
+    return value
 
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def reconstruct(
     check(tracked)
     count = len(clip.pictures)
     depths = fused(tracked.levels[-1], tracked.state, between(range(count), FUSED_WITH))
-    gain, offset = tracked.state.frames[:, 2], tracked.state.frames[:, 3]
+    gain, offset = tracked.state.gain, tracked.state.offset
     exposures = torch.stack([1 / (1 + gain) - 1, -offset / (1 + gain)], 1)
     longer = max(1.0, count / USUAL_FRAMES)
     steps = round(preset.iterations * longer / preset.rounds)

@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import cameras
+from .plane_sweep import LARGEST_DIFFERENCE
 
-RADIUS = 12  # pixels that a point may move
-AROUND = 3  # pixels around a point that must look alike
-SURE = 0.3  # by how much a place has to be better than any that is not next to it
-THERE_AND_BACK = 1.5  # pixels by which the way back may miss
-BESIDE = 0.5  # pixels: where Cauchy's weight is a half
-TURNING = 0.05  # from the point that all points move away from: nearer, their direction says little
-DIRECTIONS, REFINED = 300, 40
-SPREADS = (0.15, 0.04)  # of the directions that are tried around the best one
-ANOTHER = 0.8  # cosine of two directions that count as different ones
-STEPS = 6
+RADIUS = 12  # pixels that a point may move along x and along y
+AROUND = 3  # pixels on each side of a point, that have to look alike
+LEAST_CERTAINTY = 0.3  # of a match that counts: 1 - its cost / that of the best place which is not next to it
+THERE_AND_BACK = 1.5  # pixels by which matching back may miss the point
+EPIPOLAR_NOISE = 0.5  # pixels from the epipolar line, where Cauchy's weight is a half
+NEAR_EPIPOLE = 0.05  # focal lengths from the epipole, where a point has half of its weight: its direction of motion says little
+DIRECTIONS, REFINED = 300, 40  # of the camera's motion, that are tried on the whole sphere, and around the best one
+SPREADS = (0.15, 0.04)  # of those around the best one, radians: first, and around what is then best
+ANOTHER = 0.8  # cosine of the angle between two directions: those with less count as different motions
+STEPS = 6  # of Gauss-Newton
 
 
 def matches(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,7 +33,7 @@ def matches(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     height, width = sure.shape
     place = 2 * there / there.new_tensor([width, height]) - 1
     returned = F.grid_sample(back.movedim(-1, 0)[None], place[None], mode="nearest", align_corners=False)[0].movedim(0, -1)
-    return there, (sure > SURE) & ((returned - pixels(there)).norm(dim=-1) < THERE_AND_BACK)
+    return there, (sure > LEAST_CERTAINTY) & ((returned - pixels(there)).norm(dim=-1) < THERE_AND_BACK)
 
 
 def pixels(like: Tensor) -> Tensor:
@@ -44,8 +45,8 @@ def pixels(like: Tensor) -> Tensor:
 def _best(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Of all places within RADIUS, between pixels, where b is most like a; and how sure, 0..1."""
     (height, width), side = a.shape[-2:], 2 * RADIUS + 1
-    moved = F.unfold(F.pad(b[None], (RADIUS,) * 4, value=9.0), side).view(side**2, height, width)
-    cost = F.pad((moved - a).abs().clamp(max=2)[:, None], (AROUND,) * 4, mode="replicate")
+    candidates = F.unfold(F.pad(b[None], (RADIUS,) * 4, value=torch.inf), side).view(side**2, height, width)
+    cost = F.pad((candidates - a).abs().clamp(max=LARGEST_DIFFERENCE)[:, None], (AROUND,) * 4, mode="replicate")
     cost = F.avg_pool2d(cost, 2 * AROUND + 1, 1)[:, 0]
     best, at = cost.min(0)
     row, column = at // side, at % side
@@ -66,33 +67,33 @@ def _best(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def headings(here: Tensor, there: Tensor, sure: Tensor, noise: float, most: int) -> list[Tensor]:
-    """How P pairs of frames moved, poses (P, 4, 4) from the first to the second: the likeliest, and up to `most` of them.
+    """The motions of P pairs of frames, poses (P, 4, 4) from the first to the second: the likeliest, and up to `most` of them.
 
     There is more than one since a flat scene looks alike under two motions (Longuet-Higgins 1986). All pairs are taken to go one way,
     as their first camera sees it. here, there: (P, N, 2), in focal lengths from the middle; sure: (P, N); noise: of a place, in focal
     lengths. Poses are as long as makes the median depth of each pair 1.
     """
     sphere = _sphere(DIRECTIONS).to(here)
-    _, cost, _ = _turns(here, there, sure, sphere, noise)
-    found: list[Tensor] = []
+    _, cost, _ = _rotations(here, there, sure, sphere, noise)
+    motions: list[Tensor] = []
     for _ in range(most):
         direction = sphere[cost.argmin()]
         cost = cost.where(sphere @ direction < ANOTHER, torch.inf)
-        found.append(_move(here, there, sure, noise, _refined(here, there, sure, noise, direction)))
-    return found
+        motions.append(_motion(here, there, sure, noise, _refined(here, there, sure, noise, direction)))
+    return motions
 
 
 def _refined(here: Tensor, there: Tensor, sure: Tensor, noise: float, direction: Tensor) -> Tensor:
     around = F.pad(_sphere(REFINED).to(here), (0, 0, 1, 0))
     for spread in SPREADS:
         tried = F.normalize(direction + spread * around, dim=-1)
-        _, cost, _ = _turns(here, there, sure, tried, noise)
+        _, cost, _ = _rotations(here, there, sure, tried, noise)
         direction = tried[cost.argmin()]
     return direction
 
 
-def _move(here: Tensor, there: Tensor, sure: Tensor, noise: float, direction: Tensor) -> Tensor:
-    turns, _, nearness = _turns(here, there, sure, direction[None], noise)
+def _motion(here: Tensor, there: Tensor, sure: Tensor, noise: float, direction: Tensor) -> Tensor:
+    turns, _, nearness = _rotations(here, there, sure, direction[None], noise)
     certain = sure & (nearness[0] > 0)
     lengths = torch.stack([n[s].median() if s.any() else n.new_tensor(0.0) for n, s in zip(nearness[0], certain, strict=True)])
     return cameras.rigid(turns[0], (turns[0] @ direction) * lengths[:, None])
@@ -105,13 +106,13 @@ def _sphere(count: int) -> Tensor:
     return torch.stack([(1 - z * z).sqrt() * angle.cos(), (1 - z * z).sqrt() * angle.sin(), z], -1)
 
 
-def _turns(here: Tensor, there: Tensor, sure: Tensor, directions: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotations (D, P, 3, 3) that leave least for each direction (D, 3), what they leave, (D,), and how far points moved, over the length
-    of a direction: (D, P, N), their nearness."""
+def _rotations(here: Tensor, there: Tensor, sure: Tensor, directions: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotations (D, P, 3, 3) with which points lie nearest to their epipolar lines, for each direction of motion (D, 3); how far they still
+    are, a cost (D,); and 1 / depth (D, P, N), in lengths of a direction: how far points move along their lines."""
     along = directions[:, None, None, :2] - here * directions[:, None, None, 2:]
     length = along.norm(dim=-1)
     across = torch.stack([-along[..., 1], along[..., 0]], -1) / length.clamp(min=1e-6)[..., None]
-    trust = sure * length / (length + TURNING)
+    trust = sure * length / (length + NEAR_EPIPOLE)
     x, y = here.unbind(-1)
     by_turn = torch.stack([
         across[..., 0] * -x * y - across[..., 1] * (1 + y * y), across[..., 0] * (1 + x * x) + across[..., 1] * x * y,
@@ -119,20 +120,20 @@ def _turns(here: Tensor, there: Tensor, sure: Tensor, directions: Tensor, noise:
     ], -1)  # fmt: skip
     turns = torch.eye(3).to(here).expand(len(directions), len(here), 3, 3)
     for _ in range(STEPS):
-        beside = (across * _moved(here, there, turns)).sum(-1)
-        weighted = by_turn * (trust / (1 + (beside / noise).square()))[..., None]
+        off_line = (across * _displacements(here, there, turns)).sum(-1)
+        weighted = by_turn * (trust / (1 + (off_line / noise).square()))[..., None]
         hessian = weighted.mT @ by_turn + 1e-6 * torch.eye(3).to(here)
-        change = torch.linalg.solve(hessian, (weighted * beside[..., None]).sum(-2))
+        change = torch.linalg.solve(hessian, (weighted * off_line[..., None]).sum(-2))
         turns = turns @ cameras.exponential(F.pad(change, (3, 0)))[..., :3, :3]
-    moved = _moved(here, there, turns)
-    beside, forward = (across * moved).sum(-1), (along * moved).sum(-1) / length.clamp(min=1e-6)
+    displacements = _displacements(here, there, turns)
+    off_line, forward = (across * displacements).sum(-1), (along * displacements).sum(-1) / length.clamp(min=1e-6)
     behind = (forward / noise).clamp(-1, 0).abs()  # the camera goes the other way, or the point lies behind it
-    cost = (trust * (torch.log1p((beside / noise).square()) + behind)).sum((1, 2)) / trust.sum((1, 2)).clamp(min=1e-6)
+    cost = (trust * (torch.log1p((off_line / noise).square()) + behind)).sum((1, 2)) / trust.sum((1, 2)).clamp(min=1e-6)
     return turns, cost, forward / length.clamp(min=1e-6)
 
 
-def _moved(here: Tensor, there: Tensor, turns: Tensor) -> Tensor:
-    """By how much points moved, (D, P, N, 2), with turns (D, P, 3, 3) taken back."""
+def _displacements(here: Tensor, there: Tensor, turns: Tensor) -> Tensor:
+    """Of points, (D, P, N, 2), with rotations (D, P, 3, 3) taken back."""
     back = F.pad(there, (0, 1), value=1) @ turns
     return back[..., :2] / back[..., 2:].clamp(min=0.1) - here
 

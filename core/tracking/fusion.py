@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from .bundle import PIXELS_AT_ONCE
-from .residuals import Level, State, residuals
-
-AGREE = 0.15  # log: what differs by more is another surface
+from .bundle import PIXELS_AT_ONCE, SAME_DEPTH
+from .pyramid import Level
+from .residuals import depth_difference
+from .state import State
+from .warp import warp
 
 
 def fused(level: Level, state: State, pairs: list[tuple[int, int]]) -> Tensor:
@@ -15,12 +16,13 @@ def fused(level: Level, state: State, pairs: list[tuple[int, int]]) -> Tensor:
     Along each ray, the mean of the frame's own depth and of those that other frames see there, of what agrees.
     """
     height, width = level.size
-    own = (state.depths(level.maps[:, 3]) * (level.maps[:, 4] > 0)).clamp(min=0)
+    own = (state.depths(level.depth) * (level.valid > 0)).clamp(min=0)
     total = own.log().where(own > 0, 0).flatten(1)
     count = (own > 0).to(total).flatten(1)
     for part in torch.tensor(pairs, device=own.device).split(max(1, PIXELS_AT_ONCE // (height * width))):
-        seen, _, ratio, _ = residuals(level, state, part)
-        agrees = seen & (ratio.abs() < AGREE)
+        warped = warp(level, state, part)
+        ratio = depth_difference(warped)
+        agrees = warped.seen & (ratio.abs() < SAME_DEPTH)
         mine = own.flatten(1)[part[:, 0]].clamp(min=1e-6).log()
         # the other surface lies nearer by the ratio of what is seen to what was expected
         total.index_add_(0, part[:, 0], torch.where(agrees, mine - ratio, 0))

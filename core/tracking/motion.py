@@ -16,25 +16,29 @@ from torch import Tensor
 from ..geometry import cameras
 from ..geometry.cameras import CameraPath
 from . import flow
-from .bundle import adjust, start
+from .bundle import adjust
 from .patches import adjust_with_depth
 from .plane_sweep import pattern, sweep
-from .residuals import GAIN, OFFSET, POSE, State, pyramid
+from .pyramid import pyramid
+from .state import GAIN, OFFSET, POSE, State, at_rest
 from .tracking import between
 
-FIRST, EVERY = 5, 3  # frames that are placed together at first, and of their points, one that counts
-STEP = 0.04  # of a camera that is known, in depths of the scene, about which is looked for it
-FIRST_RANGE = (0.05, 5.0)  # of nearness, where the scene's is 1
-TRAVEL = 2.0  # pixels by which points move from one key frame to the next
-APART = (1, 2, 4)  # key frames that are swept against each other
-AROUND, ASIDE = 2, 0.3  # key frames on either side of another frame that it is swept against, if they are so many of their strides away
-SURE = 0.1  # by how much the best plane has to be better than any that is not next to it
-LARGEST = 128  # side of the frames that are swept
-BEFORE, TOGETHER = 5, 3  # frames that a new one is placed with, and that are adjusted with it
-GUESSES = 3  # at the motion of the first frames
-TURNS, TRIED = 3, 15  # how often sweeps and adjustments take turns, and steps of an adjustment
-FINEST = (-2, -1)  # sizes of the pictures that are adjusted one after the other
-MOVE = (*range(POSE.stop), GAIN, OFFSET)  # of a frame's parameters: its depth is swept, so it has no scale of its own
+LARGEST_SIDE = 128  # pixels: larger frames are halved until they fit, then swept
+FLOW = 2.0  # pixels by which points move from one keyframe to the next, in the median
+FIRST_FRAMES = 5  # keyframes that are placed together at first
+EVERY = 3  # of their points, one of so many counts
+GUESSES = 3  # motions of the first frames that are tried
+STEP = 0.04  # of a known camera between keyframes, in depths of the scene: where to look for the scene, before anything is known of it
+FIRST_RANGE = (0.05, 5.0)  # of 1 / depth that is swept at first, about 1 / (the scene's depth)
+RANGE_QUANTILES, RANGE_MARGINS = (0.02, 0.98), (0.7, 1.4)  # of the 1 / depth found, times which is swept the next time
+GAPS = (1, 2, 4)  # keyframes between those that are swept against each other, and compared
+AROUND = 2  # keyframes on either side of another frame, that this is swept against
+LEAST_BASELINE = 0.3  # of the median distance between keyframes: nearer ones tell too little of a frame's depth
+LEAST_CERTAINTY = 0.1  # of a depth that counts: 1 - the cost of the best plane / that of the best which is not next to it
+PLACED_WITH, ADJUSTED_WITH = 5, 3  # keyframes before a new one that it is compared with, and those that are adjusted again, it included
+ROUNDS, STEPS = 3, 10  # how often sweeps and adjustments take turns, and steps of an adjustment at most
+LEVELS = (-2, -1)  # of the pyramid, that are adjusted one after the other
+PARAMETERS = (*range(POSE.stop), GAIN, OFFSET)  # of a frame: its depth is swept with its camera, so it has no scale of its own
 Progress = Callable[[float], None]
 
 
@@ -55,37 +59,37 @@ def nearness(
     focal: in widths of the picture.
     """
     height, width = pictures.shape[1:3]
-    small = _at_most(pictures, LARGEST)
+    small = _at_most(pictures, LARGEST_SIDE)
     patterns = pattern(small)
     keys = _keys(patterns)
     progress(0.1)
     some, of_keys = small[keys], patterns[keys]
-    found = _first(some, of_keys, focal) if path is None else _seen(of_keys, focal, path.poses[keys])
-    while len(found.near) < len(keys):
-        found = _next(some, of_keys, found)
-        progress(0.2 + 0.4 * len(found.near) / len(keys))
-    for turn in range(TURNS):
+    swept = _first(some, of_keys, focal) if path is None else _of_known_cameras(of_keys, focal, path.poses[keys])
+    while len(swept.near) < len(keys):
+        swept = _next(some, of_keys, swept)
+        progress(0.2 + 0.4 * len(swept.near) / len(keys))
+    for turn in range(ROUNDS):
         if path is None:
-            found, _ = _adjusted(some, of_keys, found)
+            swept, _ = _adjusted(some, of_keys, swept)
         else:
-            found = _swept(of_keys, found.state, _range(found))
-        progress(0.6 + 0.2 * (turn + 1) / TURNS)
-    near, valid = _between(patterns, keys, found, path, lambda share: progress(0.8 + 0.2 * share))
+            swept = _sweep_all(of_keys, swept.state, _range(swept))
+        progress(0.6 + 0.2 * (turn + 1) / ROUNDS)
+    near, valid = _between(patterns, keys, swept, path, lambda share: progress(0.8 + 0.2 * share))
     both = F.interpolate(torch.stack([near, valid.to(near)], 1), (height, width), mode="nearest")
     progress(1.0)
     return both[:, 0], both[:, 1] > 0
 
 
 def _keys(patterns: Tensor) -> list[int]:
-    """Frames between which points move by about TRAVEL pixels, from the first on; by less where the whole way is short."""
-    coarse, way = F.avg_pool2d(patterns, 2), [0.0]
+    """Frames between which points move by about FLOW pixels, from the first on; by less where the whole path is short."""
+    coarse, travelled = F.avg_pool2d(patterns, 2), [0.0]
     for frame in range(1, len(patterns)):
         there, sure = flow.matches(coarse[frame - 1], coarse[frame])
-        moved = 2 * (there - flow.pixels(there)).norm(dim=-1)[sure]
-        way.append(way[-1] + (float(moved.median()) if len(moved) else TRAVEL))
-    step, keys = min(TRAVEL, way[-1] / FIRST), [0]
+        lengths = 2 * (there - flow.pixels(there)).norm(dim=-1)[sure]
+        travelled.append(travelled[-1] + (float(lengths.median()) if len(lengths) else FLOW))
+    step, keys = min(FLOW, travelled[-1] / FIRST_FRAMES), [0]
     for frame in range(1, len(patterns)):
-        if way[frame] - way[keys[-1]] >= step:
+        if travelled[frame] - travelled[keys[-1]] >= step:
             keys.append(frame)
     return keys
 
@@ -97,62 +101,63 @@ def _at_most(pictures: Tensor, side: int) -> Tensor:
     return pictures
 
 
-def _seen(patterns: Tensor, focal: float, poses: Tensor) -> Swept:
+def _of_known_cameras(patterns: Tensor, focal: float, poses: Tensor) -> Swept:
     """All frames, by known cameras."""
     flat = torch.ones_like(patterns[:, 0])
     travel = float(cameras.inverse(poses)[:, :3, 3].diff(dim=0).norm(dim=1).mean())
-    state = replace(start(len(poses), focal, flat, flat > 0, inverse=True), poses=poses)
-    return _swept(patterns, state, (FIRST_RANGE[0] * STEP / travel, FIRST_RANGE[1] * STEP / travel))
+    state = replace(at_rest(focal, flat, flat > 0, inverse=True), poses=poses)
+    return _sweep_all(patterns, state, (FIRST_RANGE[0] * STEP / travel, FIRST_RANGE[1] * STEP / travel))
 
 
-def _swept(patterns: Tensor, state: State, span: tuple[float, float]) -> Swept:
+def _sweep_all(patterns: Tensor, state: State, span: tuple[float, float]) -> Swept:
     focal, count = float(state.focal), len(state.poses)
-    found = [sweep(patterns, state.poses, focal, frame, _around(frame, count), span) for frame in range(count)]
-    near, sure = (torch.stack(part) for part in zip(*found, strict=True))
-    return Swept(state, near, sure > SURE)
+    depths = [sweep(patterns, state.poses, focal, frame, _around(frame, count), span) for frame in range(count)]
+    near, sure = (torch.stack(part) for part in zip(*depths, strict=True))
+    return Swept(state, near, sure > LEAST_CERTAINTY)
 
 
 def _around(frame: int, count: int) -> list[int]:
-    return [frame + sign * gap for gap in APART for sign in (1, -1) if 0 <= frame + sign * gap < count]
+    return [frame + sign * gap for gap in GAPS for sign in (1, -1) if 0 <= frame + sign * gap < count]
 
 
-def _range(found: Swept) -> tuple[float, float]:
-    sure = found.near[found.valid]
+def _range(swept: Swept) -> tuple[float, float]:
+    """Of 1 / depth that is worth sweeping next."""
+    sure = swept.near[swept.valid]
     if len(sure) == 0:
         return FIRST_RANGE
-    low, high = sure[:: len(sure) // 10**6 + 1].quantile(sure.new_tensor([0.02, 0.98])).tolist()
-    return 0.7 * low, 1.4 * high
+    low, high = sure[:: len(sure) // 10**6 + 1].quantile(sure.new_tensor(RANGE_QUANTILES)).tolist()
+    return RANGE_MARGINS[0] * low, RANGE_MARGINS[1] * high
 
 
 def _first(small: Tensor, patterns: Tensor, focal: float) -> Swept:
     """The first frames, with a camera that moves on in one direction: of a few guesses, the one that makes them most alike."""
-    small, patterns = small[:FIRST], patterns[:FIRST]
+    small, patterns = small[:FIRST_FRAMES], patterns[:FIRST_FRAMES]
     count = len(small)
     matched = [_matched(patterns, focal, a, a + gap) for gap in (1, 2) for a in range(count - gap)]
     here, there, sure = (torch.stack(part)[:, ::EVERY] for part in zip(*matched, strict=True))
     flat = torch.ones_like(small[..., 0])
-    rest = start(count, focal, flat, flat > 0, inverse=True)
-    found = []
-    for moves in flow.headings(here, there, sure, flow.BESIDE / (focal * small.shape[2]), GUESSES):
+    rest = at_rest(focal, flat, flat > 0, inverse=True)
+    tried = []
+    for moves in flow.headings(here, there, sure, flow.EPIPOLAR_NOISE / (focal * small.shape[2]), GUESSES):
         poses = [rest.poses[0]]
         for move in moves[: count - 1]:
             poses.append(move @ poses[-1])
-        swept = _swept(patterns, replace(rest, poses=torch.stack(poses)), FIRST_RANGE)
-        found.append(_adjusted(small, patterns, swept))
-    best, _ = min(found, key=lambda each: each[1])
-    for _ in range(TURNS - 1):
+        swept = _sweep_all(patterns, replace(rest, poses=torch.stack(poses)), FIRST_RANGE)
+        tried.append(_adjusted(small, patterns, swept))
+    best, _ = min(tried, key=lambda each: each[1])
+    for _ in range(ROUNDS - 1):
         best, _ = _adjusted(small, patterns, best)
     return best
 
 
-def _adjusted(small: Tensor, patterns: Tensor, found: Swept) -> tuple[Swept, float]:
+def _adjusted(small: Tensor, patterns: Tensor, swept: Swept) -> tuple[Swept, float]:
     """Cameras and depth adjusted together, and swept again; and a cost."""
-    state, near, cost, pairs = found.state, found.near, 0.0, between(range(len(small)), APART)
-    for size in FINEST:
-        level = pyramid(small, near, found.valid)[size]
-        state, factor, cost = adjust_with_depth(level, state, pairs, TRIED)
+    state, near, cost, pairs = swept.state, swept.near, 0.0, between(range(len(small)), GAPS)
+    for size in LEVELS:
+        level = pyramid(small, near, swept.valid)[size]
+        state, factor, cost = adjust_with_depth(level, state, pairs, STEPS)
         near = near * F.interpolate(factor[:, None], near.shape[1:], mode="bilinear")[:, 0]
-    return _swept(patterns, state, _range(replace(found, near=near))), cost
+    return _sweep_all(patterns, state, _range(replace(swept, near=near))), cost
 
 
 def _matched(patterns: Tensor, focal: float, a: int, b: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,48 +169,50 @@ def _matched(patterns: Tensor, focal: float, a: int, b: int) -> tuple[Tensor, Te
     return here, there, sure.flatten()
 
 
-def _next(small: Tensor, patterns: Tensor, found: Swept) -> Swept:
+def _next(small: Tensor, patterns: Tensor, swept: Swept) -> Swept:
     """With one frame more, placed by the points of the last one whose depth is known; then swept and adjusted."""
-    frame, focal = len(found.near), float(found.state.focal)
-    first, here = max(0, frame - BEFORE), min(frame, BEFORE)
-    move = _moved(patterns, focal, frame - 1, frame, found.near[-1], found.valid[-1])
-    poses = torch.cat([found.state.poses, (move @ found.state.poses[-1])[None]])
-    frames = torch.cat([found.state.frames, found.state.frames[-1:]])
-    state = replace(found.state, poses=poses[first:], frames=frames[first:])
-    near, valid = (torch.cat([each[first:], each[-1:]]) for each in (found.near, found.valid))
-    some, patterns, span = small[first : frame + 1], patterns[first : frame + 1], _range(found)
-    for window in ([here], range(max(1, here + 1 - TOGETHER), here + 1)):
+    frame, focal = len(swept.near), float(swept.state.focal)
+    first, here = max(0, frame - PLACED_WITH), min(frame, PLACED_WITH)
+    relative = _relative_pose(patterns, focal, frame - 1, frame, swept.near[-1], swept.valid[-1])
+    every = swept.state.of([*range(frame), frame - 1])
+    every.poses[-1] = relative @ every.poses[-1]
+    state = every.of(range(first, frame + 1))
+    near, valid = (torch.cat([each[first:], each[-1:]]) for each in (swept.near, swept.valid))
+    some, patterns, span = small[first : frame + 1], patterns[first : frame + 1], _range(swept)
+    for window in ([here], range(max(1, here + 1 - ADJUSTED_WITH), here + 1)):
         for each in window:
             near[each], sure = sweep(patterns, state.poses, focal, each, _around(each, here + 1), span)
-            valid[each] = sure > SURE
+            valid[each] = sure > LEAST_CERTAINTY
         level = pyramid(some, near, valid)[-1]
-        state, _ = adjust(level, state, between(range(here + 1), APART), window, TRIED, may=MOVE)
-    every = replace(state, poses=torch.cat([poses[:first], state.poses]), frames=torch.cat([frames[:first], state.frames]))
-    return Swept(every, torch.cat([found.near[:first], near]), torch.cat([found.valid[:first], valid]))
+        state, _ = adjust(level, state, between(range(here + 1), GAPS), window, STEPS, parameters=PARAMETERS)
+    near, valid = (torch.cat([before[:first], part]) for before, part in ((swept.near, near), (swept.valid, valid)))
+    return Swept(every.with_frames(range(first, frame + 1), state), near, valid)
 
 
-def _moved(patterns: Tensor, focal: float, a: int, b: int, near: Tensor, valid: Tensor) -> Tensor:
+def _relative_pose(patterns: Tensor, focal: float, a: int, b: int, near: Tensor, valid: Tensor) -> Tensor:
     """The pose (4, 4) from frame a to frame b, by the points of a whose 1 / depth (h, w) is valid."""
     here, there, sure = _matched(patterns, focal, a, b)
-    return flow.step(here, there, near.flatten(), sure & valid.flatten(), flow.BESIDE / (focal * near.shape[1]))
+    return flow.step(here, there, near.flatten(), sure & valid.flatten(), flow.EPIPOLAR_NOISE / (focal * near.shape[1]))
 
 
-def _between(patterns: Tensor, keys: list[int], found: Swept, path: CameraPath | None, progress: Progress) -> tuple[Tensor, Tensor]:
+def _between(patterns: Tensor, keys: list[int], swept: Swept, path: CameraPath | None, progress: Progress) -> tuple[Tensor, Tensor]:
     """Of all frames, 1 / depth (F, h, w) and where it is valid: those after a key frame are placed by it, and swept against some around."""
-    focal, span = float(found.state.focal), _range(found)
-    stride = cameras.inverse(found.state.poses)[:, :3, 3].diff(dim=0).norm(dim=1).median()
-    near, valid = (each.new_zeros(len(patterns), *each.shape[1:]) for each in (found.near, found.valid))
-    poses = found.state.poses.new_zeros(len(patterns), 4, 4)
-    near[keys], valid[keys], poses[keys] = found.near, found.valid, found.state.poses
+    focal, span = float(swept.state.focal), _range(swept)
+    stride = cameras.inverse(swept.state.poses)[:, :3, 3].diff(dim=0).norm(dim=1).median()
+    near, valid = (each.new_zeros(len(patterns), *each.shape[1:]) for each in (swept.near, swept.valid))
+    poses = swept.state.poses.new_zeros(len(patterns), 4, 4)
+    near[keys], valid[keys], poses[keys] = swept.near, swept.valid, swept.state.poses
     for place, (first, last) in enumerate(pairwise([*keys, len(patterns)])):
         around = keys[max(0, place - AROUND + 1) : place + AROUND + 1]
         for frame in range(first + 1, last):
-            moved = _moved(patterns, focal, first, frame, near[first], valid[first]) @ poses[first] if path is None else path.poses[frame]
-            poses[frame] = moved
-            there = cameras.inverse(poses[[frame, *around]])[:, :3, 3]
-            apart = (there[1:] - there[0]).norm(dim=1)
-            others = [key for key, far in zip(around, apart, strict=True) if far > ASIDE * stride] or around
+            if path is None:
+                poses[frame] = _relative_pose(patterns, focal, first, frame, near[first], valid[first]) @ poses[first]
+            else:
+                poses[frame] = path.poses[frame]
+            positions = cameras.inverse(poses[[frame, *around]])[:, :3, 3]
+            baselines = (positions[1:] - positions[0]).norm(dim=1)
+            others = [key for key, baseline in zip(around, baselines, strict=True) if baseline > LEAST_BASELINE * stride] or around
             near[frame], sure = sweep(patterns, poses, focal, frame, others, span)
-            valid[frame] = sure > SURE
+            valid[frame] = sure > LEAST_CERTAINTY
         progress(last / len(patterns))
     return near, valid

@@ -1,116 +1,190 @@
 """Cameras and depth adjusted together, where the same pictures gave the depth: patches of pixels move along their rays.
 
 Depth that was found with cameras that are a little wrong is wrong so that it fits them, and each holds the other back. So the depth of
-every patch is one more unknown; it touches only the equations of its own frame, and is eliminated from them before the rest is solved
-(Schur's complement; Triggs et al. 2000, Bundle Adjustment, section 6; of pictures, as in DSO, https://arxiv.org/abs/1607.02565).
+every patch is one more unknown. With v the gradient by the cameras and w that by the patches, a step is the solution of
+
+    [ B   E ] [ cameras ]     [ v ]
+    [ E'  C ] [ patches ] = - [ w ],    the diagonals of both B and C multiplied by 1 + damping
+
+C is not diagonal, since the depth residual ties patches of two frames to each other. So the equations are solved by conjugate gradients
+(Agarwal et al. 2010, Bundle Adjustment in the Large). The preconditioner has a diagonal in C's place, which makes it quick to invert:
+the patches are eliminated, the cameras solved, and the patches follow (Schur's complement; Triggs et al. 2000, section 6.1).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .bundle import DEPTH_NOISE, PICTURE_NOISE, Equations, descend, fixed_of, in_noise, moved, per_place, places_of
-from .residuals import GAIN, OFFSET, PER_FRAME, POSE, SCALE, Level, State, by_picture, picture_noise, residuals
+from . import conjugate_gradients
+from .levenberg import levenberg_marquardt
+from .normal_equations import (
+    Linearised,
+    add_cameras,
+    add_priors,
+    columns_of,
+    damped_cameras,
+    fixed_parameters,
+    linearised,
+    pairs_at_once,
+    scale_of_cost,
+)
+from .pyramid import Level
+from .residuals import TARGET
+from .state import GAIN, LOG_SCALE, OFFSET, POSE, State, retract
 
 SIDE = 4  # pixels of a patch
-HELD = 0.1  # of a pixel of each pair: what shows nothing stays where it is
-FARTHEST = 0.3  # by which a step may change a depth, log
-MAY = (*range(POSE.stop), GAIN, OFFSET)
+CHANGE_PRIOR = 3.0  # deviation of a patch's change, log, as one pixel of one pair counts it: what shows nothing stays where it is
+LARGEST_DEPTH_STEP = 0.3  # log: by which one step may change a depth, since the pictures are linear only nearby
+MOST_ITERATIONS, TOLERANCE = 20, 0.03  # of conjugate gradients
+PARAMETERS = (*range(POSE.stop), GAIN, OFFSET)  # of a frame: with the depth of patches free, its scale and shift are not needed
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """state, and by how much the given depth of each patch is changed: (F, n), log."""
 
     state: State
     change: Tensor
 
 
-class _Patches(NamedTuple):
-    """Of n patches of a frame: Hessian between them and other parameters, (n, c), which those are, (c,); their own, (n,), and slopes."""
+class Step(NamedTuple):
+    """cameras: (c,), as `retract` wants it; patches: (F n,), log."""
 
+    cameras: Tensor
+    patches: Tensor
+
+
+@dataclass(frozen=True)
+class JointEquations:
+    """Half of the cost's Hessian and gradient, by c parameters of cameras and by the depths of m = F n patches; and the cost.
+
+    hessian: (c, c), B above; coupling: (m, c), E', 0 where fixed; diagonal: (m,), of C; between: sparse (m, m), the rest of C;
+    gradient: (c,), 0 where fixed; patch_gradient: (m,); fixed: (c,), what may not change.
+    """
+
+    hessian: Tensor
     coupling: Tensor
-    others: Tensor
-    stiffness: Tensor
-    slope: Tensor
+    diagonal: Tensor
+    between: Tensor
+    gradient: Tensor
+    patch_gradient: Tensor
+    cost: float
+    fixed: Tensor
 
-    def step(self, step: Tensor) -> Tensor:
-        """Theirs, (n,), with that of all other parameters."""
-        return -(self.slope + self.coupling @ step[self.others]) / self.stiffness
+    def step(self, damping: float) -> Step:
+        count = len(self.fixed)
+        damped, diagonal = damped_cameras(self.hessian, self.fixed, damping), self.diagonal * (1 + damping)
+        # with the sums of its rows added, a diagonal is never smaller than the whole of C (Gershgorin), so all stays positive definite
+        larger = diagonal + torch.sparse.mm(self.between.abs(), torch.ones_like(diagonal)[:, None])[:, 0]
+        shares = self.coupling / larger[:, None]
+        # where rounding leaves it not definite, this raises nothing: the step does not help then, and the next one is damped more
+        factor = torch.linalg.cholesky_ex(damped - self.coupling.mT @ shares).L
+
+        def times(x: Tensor) -> Tensor:
+            of_cameras, of_patches = x[:count], x[count:]
+            tied = torch.sparse.mm(self.between, of_patches[:, None])[:, 0]
+            lower = self.coupling @ of_cameras + diagonal * of_patches + tied
+            return torch.cat([damped @ of_cameras + self.coupling.mT @ of_patches, lower])
+
+        def precondition(x: Tensor) -> Tensor:
+            reduced = x[:count] - shares.mT @ x[count:]
+            of_cameras = torch.cholesky_solve(reduced[:, None], factor)[:, 0]
+            return torch.cat([of_cameras, x[count:] / larger - shares @ of_cameras])
+
+        right = -torch.cat([self.gradient, self.patch_gradient])
+        solution = conjugate_gradients.solve(times, right, precondition, MOST_ITERATIONS, TOLERANCE)
+        return Step(solution[:count], solution[count:].clamp(-LARGEST_DEPTH_STEP, LARGEST_DEPTH_STEP))
 
 
 def adjust_with_depth(
     level: Level, state: State, pairs: Sequence[tuple[int, int]], iterations: int, focal: bool = False
 ) -> tuple[State, Tensor, float]:
-    """Better cameras and exposures of all frames, factors of their given depths (F, h, w), and the cost. As `bundle.adjust`, frame 0 keeps
-    its pose and exposure; focal: whether its length may change."""
-    frames, patch = range(len(state.poses)), _patch_of(level)
-    by_frame = torch.tensor(sorted(pairs), device=patch.device).split([sum(first == frame for first, _ in pairs) for frame in frames])
-    fixed = fixed_of(list(frames), frames, focal, MAY).to(patch.device)
-    start = _Place(state, level.maps.new_zeros(len(frames), int(patch[-1]) + 1))
+    """Better cameras and exposures of all frames, factors of their given depths (F, h, w), and the cost.
 
-    def equations(at: _Place) -> Equations:
-        return _equations(_changed(level, at.change, patch), at.state, by_frame, patch)
-
-    (state, change), cost = descend(start, equations, _moved, fixed, iterations)
+    The gauge is that of `bundle.adjust`; what keeps the unit of the depth is that its scales stay. focal: whether its length may change.
+    """
+    frames, patch = range(len(state.poses)), patch_of(level)
+    index = torch.tensor(list(pairs), device=patch.device)
+    fixed = fixed_parameters(frames, frames, focal, PARAMETERS).to(patch.device)
+    start = Place(state, level.depth.new_zeros(len(frames), int(patch[-1]) + 1))
+    (state, change), cost = levenberg_marquardt(start, lambda at: joint_equations(level, at, index, fixed), retract_both, iterations)
     return state, change[:, patch].view(-1, *level.size).exp(), cost
 
 
-def _patch_of(level: Level) -> Tensor:
+def retract_both(at: Place, step: Step) -> Place:
+    return Place(retract(at.state, step.cameras), at.change + step.patches.view_as(at.change))
+
+
+def patch_of(level: Level) -> Tensor:
     """The patch of every pixel, (N,)."""
-    y, x = torch.meshgrid(*(torch.arange(n, device=level.maps.device) // SIDE for n in level.size), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, device=level.depth.device) // SIDE for n in level.size), indexing="ij")
     return (y * (x[0, -1] + 1) + x).flatten()
 
 
-def _changed(level: Level, change: Tensor, patch: Tensor) -> Level:
-    maps = level.maps.clone()
-    maps[:, 3] *= change[:, patch].exp().view(-1, *level.size)
-    return Level(maps)
+class _Sums(NamedTuple):
+    """What is added up over pairs; between: the parts of a sparse matrix. The names are those of JointEquations."""
+
+    hessian: Tensor
+    gradient: Tensor
+    coupling: Tensor
+    diagonal: Tensor
+    patch_gradient: Tensor
+    between: list[Tensor]
 
 
-def _moved(at: _Place, step: Tensor, found: Equations) -> _Place:
-    change = torch.stack([own.step(step) for own in found.more])
-    return _Place(moved(at.state, step), at.change + change.clamp(-FARTHEST, FARTHEST))
+def joint_equations(level: Level, at: Place, pairs: Tensor, fixed: Tensor) -> JointEquations:
+    """level: with the depths as they are given; pairs: (P, 2)."""
+    count, many, patch, zero = len(fixed), at.change.numel(), patch_of(level), level.depth.new_zeros
+    changed = level.with_depth(level.depth * at.change[:, patch].exp().view_as(level.depth))
+    sums = _Sums(zero(count, count), zero(count), zero(many, count), zero(many), zero(many), [])
+    cost, seen = 0.0, 0.0
+    for part in pairs.split(pairs_at_once(level)):
+        each, columns = linearised(changed, at.state, part), columns_of(part, count)
+        cost, seen = cost + each.cost, seen + each.seen
+        add_cameras(sums.hessian, sums.gradient, each, columns)
+        _add_patches(sums, each, part, columns, patch)
+    scale, hidden = scale_of_cost(seen, len(pairs) * len(patch))
+    for total in sums[:5]:
+        total *= scale
+    prior = scale * len(pairs) * len(patch) / many / CHANGE_PRIOR**2
+    change = at.change.flatten()
+    cost = cost * scale + hidden + float(prior * change.square().sum()) + add_priors(sums.hessian, sums.gradient, at.state)
+    sums.coupling[:, fixed] = 0
+    off = scale * sum(sums.between[1:], sums.between[0])
+    return JointEquations(
+        sums.hessian, sums.coupling, sums.diagonal + prior, (off + off.mT).coalesce(), sums.gradient.where(~fixed, 0),
+        sums.patch_gradient + prior * change, cost, fixed,
+    )  # fmt: skip
 
 
-def _equations(level: Level, state: State, by_frame: Sequence[Tensor], patch: Tensor) -> Equations:
-    count = len(state.poses) * PER_FRAME + 1
-    hessian, slope = level.maps.new_zeros(count, count), level.maps.new_zeros(count)
-    cost, seen_places, patches = 0.0, 0.0, []
-    for pairs in by_frame:
-        seen, picture, ratio, both = residuals(level, state, pairs)
-        grey, by_grey = picture_noise(state, pairs)
-        picture = picture / (PICTURE_NOISE * grey)
-        size = picture.square() + (ratio / DEPTH_NOISE).square()
-        weight = seen / (1 + size)
-        j = in_noise(by_picture(state, pairs, both), picture, PICTURE_NOISE, grey, by_grey)
-        along = j[..., SCALE]  # by the logarithm of what was given
-        at, weighted = places_of(pairs, count), j * weight[..., None]
-        hessian.index_put_((at[:, :, None], at[:, None, :]), weighted.mT @ j, accumulate=True)
-        slope.index_put_((at,), (weighted.mT @ picture[..., None]).squeeze(-1), accumulate=True)
-        own = _patches(weighted, along, picture, weight, at, patch)
-        eliminate(hessian, slope, own)
-        patches.append(own)
-        cost += float((seen * torch.log1p(size)).sum())
-        seen_places += float(seen.sum())
-    scale, hidden = per_place(seen_places, sum(map(len, by_frame)) * len(patch))
-    return Equations(hessian, slope, cost * scale + hidden, patches)
+def _add_patches(sums: _Sums, each: Linearised, pairs: Tensor, columns: Tensor, patch: Tensor) -> None:
+    """Of every pixel: a patch of the reference changes both residuals, and those around its place in the target the depth's.
 
-
-def eliminate(hessian: Tensor, slope: Tensor, own: _Patches) -> None:
-    """Changes equations of other parameters, (C, C) and (C,), so that patches always follow them."""
-    shares = own.coupling / own.stiffness[:, None]
-    hessian[own.others[:, None], own.others] -= own.coupling.mT @ shares
-    slope[own.others] -= shares.mT @ own.slope
-
-
-def _patches(weighted: Tensor, along: Tensor, picture: Tensor, weight: Tensor, at: Tensor, patch: Tensor) -> _Patches:
+    For the Hessian the nearest pixel of the target stands for the four that its depth is interpolated from; the gradient is exact.
+    """
     many = int(patch[-1]) + 1
-    by_pixel = torch.stack([weight * along.square() + HELD, weight * along * picture]).sum(1)
-    stiffness, slope = by_pixel.new_zeros(2, many).index_add_(1, patch, by_pixel)
-    others, where = at.unique(return_inverse=True)
-    coupling = weighted.new_zeros(many, len(others))
-    for places, values in zip(where, weighted * along[..., None], strict=True):
-        coupling.index_add_(1, places, values.new_zeros(many, len(places)).index_add_(0, patch, values))
-    return _Patches(coupling, others, stiffness, slope)
+    at, sampled = each.warped.bilinear, each.warped.target_given
+    by_own = torch.stack([each.by_picture[:, LOG_SCALE], each.by_depth[:, LOG_SCALE]]) * each.weight
+    by_target = each.by_depth[:, TARGET + LOG_SCALE]
+    weighted = by_target * each.weight
+    own, other = pairs[:, :1] * many + patch, pairs[:, 1:] * many + patch[at.nearest]
+    own_diagonal = by_own[0] * each.by_picture[:, LOG_SCALE] + by_own[1] * each.by_depth[:, LOG_SCALE]
+    around = (pairs[:, 1:] * many)[:, None] + patch[at.pixels]
+    for total, index, values in (
+        (sums.diagonal, own, own_diagonal),
+        (sums.diagonal, other, weighted * by_target),
+        (sums.patch_gradient, own, by_own[0] * each.picture + by_own[1] * each.depth),
+        (sums.patch_gradient, around, sampled.shares * (weighted * each.depth)[:, None]),
+    ):
+        total.index_add_(0, index.flatten(), values.flatten())
+    index = torch.stack([own.flatten(), other.flatten()])
+    tied = (by_own[1] * by_target).flatten()
+    sums.between.append(torch.sparse_coo_tensor(index, tied, (len(sums.diagonal),) * 2, check_invariants=False).coalesce())
+    rows = by_own[0, :, None] * each.by_picture + by_own[1, :, None] * each.by_depth, weighted[:, None] * each.by_depth
+    for index, values in zip((own, other), rows, strict=True):
+        for place, column in enumerate(columns):
+            frame = slice(int(index[place, 0]) // many * many, (int(index[place, 0]) // many + 1) * many)
+            block = values.new_zeros(many, len(column)).index_add_(0, index[place] - frame.start, values[place].mT)
+            sums.coupling[frame, column] += block

@@ -1,177 +1,114 @@
-"""What two frames of a clip say of their cameras: residuals of picture and depth at each pixel, with derivatives (see bundle.py)."""
+"""The two residuals of direct alignment, in units of their noise, with all of their derivatives.
 
-from dataclasses import dataclass
+Of a pixel x of the reference frame i, with depth z_i, that is seen at u in the target frame j, where it is Z away and z_j(u) is given:
+
+    picture  (1 + g_j) I_j(u) + h_j - (1 + g_i) I_i(x) - h_i        depth  log(Z / z_j(u))
+
+(Engel et al. 2016, Direct Sparse Odometry, arXiv 1607.02565; of depth, as Kerl et al. 2013, Dense Visual SLAM for RGB-D Cameras.)
+Both sides of a residual are noisy, and what makes a frame flatter or greyer makes its noise smaller too: so residuals are counted in
+units of their noise, which depends on the parameters (orthogonal regression, Deming 1943). Without, every frame comes out a little too
+flat, and the scene shrinks along the way.
+"""
+
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import cameras
+from .state import FOCAL, GAIN, LOG_SCALE, OFFSET, PER_FRAME, POSE, SHIFT, State
+from .warp import Warp
 
-POSE, SCALE, SHIFT, GAIN, OFFSET = slice(0, 6), 6, 7, 8, 9
-PER_FRAME = 10
-BOTH = 2 * PER_FRAME + 1  # two frames and the focal length
-SHARPEST = 2.0  # and its inverse: how much less noise, relative to a depth, a shift may be said to leave
-SOLID, KNOWN_AROUND = 0.7, 0.4
-
-
-@dataclass(frozen=True)
-class Level:
-    """One size of the clip. maps: (F, 5, h, w): grey, its derivatives along x and y, given depth, and where that is valid."""
-
-    maps: Tensor
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.maps.shape[-2], self.maps.shape[-1]
+PICTURE_NOISE = 0.025  # of white: a difference of pictures where Cauchy's weight is a half
+DEPTH_NOISE = 0.07  # log: the same for a difference of depths
+NOISE_RANGE = 2.0  # the noise of a depth, relative to it, is at most so many times what was given, and at least the inverse of that
+PER_PAIR = 2 * PER_FRAME + 1  # columns: the reference frame's parameters, the target's, the focal length
+TARGET = PER_FRAME  # the first of the target's columns
 
 
-@dataclass(frozen=True)
-class State:
-    """poses: (F, 4, 4), world to camera; frames: (F, 4): log scale and shift of the depth, gain and offset of the grey.
+class Residual(NamedTuple):
+    """Of P pairs at N pixels, in units of its noise. value: (P, N); its partial derivatives: by the place in the target frame, pixels,
+    (P, N, 2); by the depth of the transformed point, (P, N); and by parameters themselves, at columns of the Jacobian, (P, N) each."""
 
-    focal: (), in widths of the picture; shifts are in units of `unit`, the median of the first frame's given depth.
-    inverse: whether what is given is 1 / depth.
-    """
-
-    poses: Tensor
-    frames: Tensor
-    focal: Tensor
-    unit: float
-    inverse: bool = False
-
-    def depths(self, given: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
-        """Given depths of frames, (f, ...), in the units of the poses; not above 0 where they are beyond measure."""
-        scale, shift = (self.frames[which, k].view(-1, *[1] * (given.ndim - 1)) for k in (0, 1))
-        value = scale.exp() * given + shift * self.unit
-        return torch.where(value > 1e-3 * self.unit, 1 / value, -1) if self.inverse else value
+    value: Tensor
+    by_place: Tensor
+    by_depth: Tensor
+    by_parameter: dict[int, Tensor]
 
 
-def pyramid(pictures: Tensor, depths: Tensor, valid: Tensor, smallest: int = 12) -> list[Level]:
-    """The clip (F, H, W, 3) with depths and their validity, (F, H, W), from coarse to fine, each twice as large.
-
-    A pixel of a coarse level is valid where more than SOLID of what is usual in its frame is: depth may be sparse.
-    """
-    grey = (pictures * pictures.new_tensor([0.299, 0.587, 0.114])).sum(-1)[:, None]
-    depth, mask = (depths * valid)[:, None], valid[:, None].to(grey)
-    usual = mask.mean((1, 2, 3), keepdim=True)
-    levels = []
-    while True:
-        padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
-        dx, dy = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-        solid = (mask > SOLID * usual).to(grey)
-        levels.append(Level(torch.cat([grey, dx, dy, depth / mask.clamp(min=1e-6), solid], 1)))
-        if min(grey.shape[-2:]) < 2 * smallest:
-            return levels[::-1]
-        grey, depth, mask = (F.avg_pool2d(t, 2) for t in (grey, depth, mask))
+def picture_difference(state: State, pairs: Tensor, warped: Warp) -> Tensor:
+    """(P, N), in grey."""
+    (gain, target_gain), (offset, target_offset) = (values[pairs].T[..., None] for values in (state.gain, state.offset))
+    return (1 + target_gain) * warped.target_grey + target_offset - (1 + gain) * warped.grey - offset
 
 
-class Seen(NamedTuple):
-    """What P pairs of frames show at N pixels. here, there: (P, 5, N), maps of the first frame, and of the second where it sees the same;
-    rays: (N, 3), of the first frame; points, moved: (P, N, 3), in the frames of both cameras; depth, other: (P, N), of the moved points,
-    and what the second frame gives for it; turn: (P, 3, 3), between the cameras; focal: (), in pixels."""
-
-    here: Tensor
-    there: Tensor
-    rays: Tensor
-    points: Tensor
-    moved: Tensor
-    depth: Tensor
-    other: Tensor
-    turn: Tensor
-    focal: Tensor
+def depth_difference(warped: Warp) -> Tensor:
+    """(P, N), log; 0 where not seen."""
+    return torch.where(warped.seen, (warped.depth / warped.target_depth).log(), 0)
 
 
-def residuals(level: Level, state: State, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor, Seen]:
-    """Of P pairs at N pixels: whether seen (P, N), both residuals (P, N), and what their derivatives need."""
-    i, j = pairs.unbind(1)
-    height, width = level.size
-    focal = state.focal * width
-    y, x = torch.meshgrid(*(torch.arange(n, device=pairs.device) + 0.5 for n in level.size), indexing="ij")
-    rays = torch.stack([(x - width / 2) / focal, (y - height / 2) / focal, torch.ones_like(x)], -1).view(-1, 3)
-    here = level.maps[i].flatten(2)  # (P, 5, N)
-    z = state.depths(here[:, 3], i)
-    points = z[..., None] * rays
-    between = state.poses[j] @ cameras.inverse(state.poses[i])
-    turn, shift = between[:, :3, :3], between[:, :3, 3]
-    moved = points @ turn.mT + shift[:, None]
-    depth = moved[..., 2]
-    front = (depth > 0.05 * z) & (z > 0) & (here[:, 4] > 0)
-    safe = torch.where(front, depth, 1)
-    u, v = focal * moved[..., 0] / safe + width / 2, focal * moved[..., 1] / safe + height / 2
-    place = torch.stack([2 * u / width - 1, 2 * v / height - 1], -1)
-    there = F.grid_sample(level.maps[j], place.view(-1, height, width, 2), align_corners=False).flatten(2)
-    there[:, 3] /= there[:, 4].clamp(min=1e-6)  # of what is valid around
-    inside = (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
-    other = state.depths(there[:, 3], j)
-    seen = front & inside & (there[:, 4] > KNOWN_AROUND) & (other > 0)
-    gain, offset = state.frames[:, 2], state.frames[:, 3]
-    picture = ((1 + gain[j])[:, None] * there[:, 0] + offset[j][:, None]) - ((1 + gain[i])[:, None] * here[:, 0] + offset[i][:, None])
-    other = torch.where(seen, other, 1)
-    return seen, picture, torch.log(safe / other), Seen(here, there, rays, points, moved, safe, other, turn, focal)
-
-
-def picture_noise(state: State, pairs: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-    """That of the residual over that of a grey, (P, 1), and its derivatives: gains make it larger with the picture."""
-    level = 1 + state.frames[pairs, 2].mean(1)[:, None]
-    half = torch.full_like(level, 0.5)
-    return level, {GAIN: half, PER_FRAME + GAIN: half}
-
-
-def depth_noise(state: State, pairs: Tensor, both: Seen) -> tuple[Tensor, dict[int, Tensor]]:
-    """That of the residual over that of a given depth, (P, N), and its derivatives: a shift adds none to what was given."""
-    parts, derivatives = [], {}
-    for side, (given, z) in enumerate(((both.here[:, 3], both.points[..., 2]), (both.there[:, 3], both.other))):
-        value = (1 / z if state.inverse else z).clamp(min=1e-6)
-        part = (state.frames[pairs[:, side], 0].exp()[:, None] * given / value).clamp(1 / SHARPEST, SHARPEST)
-        loose = (part > 1 / SHARPEST) & (part < SHARPEST)
-        parts.append(part)
-        derivatives[side * PER_FRAME + SCALE] = loose * part.square() * (1 - part) / 2
-        derivatives[side * PER_FRAME + SHIFT] = loose * part.square() * (-0.5 * state.unit / value)
-    noise = (torch.stack(parts).square().mean(0)).sqrt()
-    return noise, {k: each / noise for k, each in derivatives.items()}
-
-
-def by_picture(state: State, pairs: Tensor, both: Seen) -> Tensor:
-    """Derivatives of the picture's residual: (P, N, BOTH)."""
-    gain = (1 + state.frames[pairs[:, 1], 2])[:, None]
-    dx, dy = gain * both.there[:, 1] * both.focal, gain * both.there[:, 2] * both.focal
-    x, y = both.moved[..., 0] / both.depth, both.moved[..., 1] / both.depth
-    by_moved = torch.stack([dx, dy, -(dx * x + dy * y)], -1) / both.depth[..., None]
-    direct = dx * x + dy * y  # by the logarithm of the focal length, at the second camera
-    one = torch.ones_like(x)
-    return _chain(state, pairs, both, by_moved, direct, {
-        GAIN: -both.here[:, 0], OFFSET: -one, PER_FRAME + GAIN: both.there[:, 0], PER_FRAME + OFFSET: one,
+def picture_residual(state: State, pairs: Tensor, warped: Warp) -> Residual:
+    """Its noise is PICTURE_NOISE times the root of the mean square of both frames' 1 + gain: variances add."""
+    gain, target_gain = (1 + state.gain[pairs]).T[..., None]
+    square = (gain.square() + target_gain.square()) / 2
+    unit = PICTURE_NOISE * square.sqrt()
+    value = picture_difference(state, pairs, warped) / unit
+    by_place = (target_gain / unit)[..., None] * warped.grey_by_place
+    one = torch.ones_like(value)
+    return Residual(value, by_place, torch.zeros_like(value), {
+        GAIN: -warped.grey / unit - value * gain / (2 * square), OFFSET: -one / unit,
+        TARGET + GAIN: warped.target_grey / unit - value * target_gain / (2 * square), TARGET + OFFSET: one / unit,
     })  # fmt: skip
 
 
-def by_depth(state: State, pairs: Tensor, both: Seen) -> Tensor:
-    """Derivatives of the depth's residual: (P, N, BOTH)."""
-    zero = torch.zeros_like(both.depth)
-    by_moved = torch.stack([zero, zero, 1 / both.depth], -1)
-    by_scale, by_shift = _depth_slopes(state, pairs[:, 1], both.there[:, 3], both.other)
-    return _chain(state, pairs, both, by_moved, zero, {
-        PER_FRAME + SCALE: -by_scale / both.other, PER_FRAME + SHIFT: -by_shift / both.other,
+def depth_residual(state: State, pairs: Tensor, warped: Warp) -> Residual:
+    """Its noise is DEPTH_NOISE times the root of the mean square of both depths' relative noises."""
+    reference, target = pairs.unbind(1)
+    noise, noise_by_log, noise_by_shift = relative_noise(state, reference, warped.given, warped.points[..., 2])
+    given, depth = warped.target_given.value, warped.target_depth
+    target_noise, target_noise_by_log, target_noise_by_shift = relative_noise(state, target, given, depth)
+    square = (noise.square() + target_noise.square()) / 2
+    unit = DEPTH_NOISE * square.sqrt()
+    value = depth_difference(warped) / unit
+    by_noise, by_target_noise = (-value * each / (2 * square) for each in (noise, target_noise))
+    by_log, by_shift = (each / depth for each in depth_derivatives(state, target, given, depth))
+    target_log = by_target_noise * target_noise_by_log - by_log / unit
+    log_by_place = warped.given_by_place / given.clamp(min=1e-6 * state.unit)[..., None]
+    return Residual(value, target_log[..., None] * log_by_place, 1 / (warped.depth * unit), {
+        LOG_SCALE: by_noise * noise_by_log, SHIFT: by_noise * noise_by_shift,
+        TARGET + LOG_SCALE: target_log, TARGET + SHIFT: by_target_noise * target_noise_by_shift - by_shift / unit,
     })  # fmt: skip
 
 
-def _depth_slopes(state: State, frames: Tensor, given: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Derivatives of depths (P, N) of frames (P,) by the log scale and the shift."""
+def relative_noise(state: State, frames: Tensor, given: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise of depths (P, N), relative to them, over that of what was given, within NOISE_RANGE: a shift adds to a depth but not to
+    its noise. And its derivatives by the log scale (or the logarithm of what was given, which is the same) and by the shift."""
+    value = (1 / depth if state.inverse else depth).clamp(min=1e-6 * state.unit)
+    whole = state.log_scale[frames].exp()[:, None] * given / value
+    noise = whole.clamp(1 / NOISE_RANGE, NOISE_RANGE)
+    within = whole == noise
+    return noise, within * noise * (1 - noise), within * noise * -state.unit / value
+
+
+def depth_derivatives(state: State, frames: Tensor, given: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Of depths (P, N) of frames (P,), by the log scale and by the shift."""
     outer = -depth.square() if state.inverse else torch.ones_like(depth)
-    return outer * state.frames[frames, 0].exp()[:, None] * given, outer * state.unit
+    return outer * state.log_scale[frames].exp()[:, None] * given, outer * state.unit
 
 
-def _chain(state: State, pairs: Tensor, both: Seen, by_moved: Tensor, direct: Tensor, others: dict[int, Tensor]) -> Tensor:
-    """From derivatives by the moved point, (P, N, 3), to those by all parameters of two frames and the focal length."""
-    by_point = by_moved @ both.turn
-    by_depth = (by_point * both.rays).sum(-1)
-    by_scale, by_shift = _depth_slopes(state, pairs[:, 0], both.here[:, 3], both.points[..., 2])
-    whole = by_moved.new_zeros(*by_moved.shape[:2], BOTH)
-    whole[..., 0:3], whole[..., 3:6] = -by_point, -torch.linalg.cross(both.points, by_point)
-    whole[..., SCALE], whole[..., SHIFT] = by_depth * by_scale, by_depth * by_shift
-    whole[..., PER_FRAME : PER_FRAME + 3], whole[..., PER_FRAME + 3 : PER_FRAME + 6] = by_moved, torch.linalg.cross(both.moved, by_moved)
-    whole[..., -1] = direct - (by_point[..., :2] * both.points[..., :2]).sum(-1)
-    for k, value in others.items():
-        whole[..., k] = value
+def jacobian(state: State, pairs: Tensor, warped: Warp, residual: Residual) -> Tensor:
+    """Derivatives of a residual by all parameters of both frames, as `retract` adds them, and the focal length's: (P, PER_PAIR, N)."""
+    transformed, depth, focal = warped.transformed, warped.depth, warped.focal
+    ray = transformed[..., :2] / depth[..., None]
+    by_focal = focal * (residual.by_place * ray).sum(-1)  # by its logarithm, of the target camera alone
+    by_transformed = torch.cat([focal * residual.by_place, (residual.by_depth * depth - by_focal)[..., None]], -1) / depth[..., None]
+    by_point = by_transformed @ warped.rotation
+    by_z = (by_point * warped.rays).sum(-1)
+    by_log_scale, by_shift = depth_derivatives(state, pairs[:, 0], warped.given, warped.points[..., 2])
+    whole = transformed.new_zeros(len(pairs), PER_PAIR, depth.shape[1])
+    whole[:, POSE] = torch.cat([-by_point, -torch.linalg.cross(warped.points, by_point)], -1).mT
+    whole[:, LOG_SCALE], whole[:, SHIFT] = by_z * by_log_scale, by_z * by_shift
+    whole[:, TARGET : TARGET + POSE.stop] = torch.cat([by_transformed, torch.linalg.cross(transformed, by_transformed)], -1).mT
+    whole[:, FOCAL] = by_focal - (by_point[..., :2] * warped.points[..., :2]).sum(-1)
+    for column, value in residual.by_parameter.items():
+        whole[:, column] += value
     return whole

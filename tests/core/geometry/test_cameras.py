@@ -10,23 +10,48 @@ def twists(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 0.8
 
 
-def test_the_exponential_is_that_of_the_matrix():
-    twist = twists(5)
-    matrices = torch.zeros(5, 4, 4).double()
-    matrices[:, :3, :3], matrices[:, :3, 3] = skew(twist[:, 3:]), twist[:, :3]
-    torch.testing.assert_close(cameras.exponential(twist), torch.linalg.matrix_exp(matrices))
+ANGLES = [1e-8, 1e-5, 1e-3, 0.03, 0.0999, 0.1001, 0.5, 1.5, 3.0]
 
 
-@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-5, 0.0])
-def test_the_logarithm_undoes_the_exponential(size):
-    twist = twists(20) * size
-    torch.testing.assert_close(cameras.logarithm(cameras.exponential(twist)), twist, rtol=1e-6, atol=1e-9)
+def of_angle(angle: float) -> torch.Tensor:
+    twist = twists(20)
+    return torch.cat([twist[:, :3], angle * torch.nn.functional.normalize(twist[:, 3:], dim=-1)], -1)
 
 
-def test_the_exponential_can_be_differentiated_at_rest():
+def exact(twist: torch.Tensor) -> torch.Tensor:
+    """By squaring, in float64."""
+    matrices = twist.new_zeros(len(twist), 4, 4, dtype=torch.float64)
+    matrices[:, :3, :3], matrices[:, :3, 3] = skew(twist[:, 3:].double()), twist[:, :3].double()
+    return torch.linalg.matrix_exp(matrices)
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+def test_the_exponential_is_that_of_the_matrix(angle):
+    twist = of_angle(angle)
+    torch.testing.assert_close(cameras.exponential(twist), exact(twist), rtol=1e-12, atol=1e-12 * min(1.0, angle))
+    single = twist.float()
+    few_ulp = 4 * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(cameras.exponential(single).double(), exact(single), rtol=few_ulp, atol=few_ulp)
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+def test_the_logarithm_undoes_the_exponential(angle):
+    twist = of_angle(angle)
+    found = cameras.logarithm(cameras.exponential(twist))
+    torch.testing.assert_close(found[:, :3], twist[:, :3], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[:, 3:], twist[:, 3:], rtol=1e-12, atol=1e-12 * angle)
+    single = exact(twist).float()
+    off = (cameras.logarithm(single).double() - cameras.logarithm(single.double())).abs().max()
+    assert off < 40 * torch.finfo(torch.float32).eps  # the sine of 3 radians is 7 times smaller than 1, its angle 3 times larger
+
+
+def test_both_can_be_differentiated_at_rest():
     jacobian = torch.autograd.functional.jacobian(lambda t: cameras.exponential(t)[:3, 3], torch.zeros(6))
     torch.testing.assert_close(jacobian, torch.eye(3, 6))
-    assert torch.autograd.gradcheck(cameras.exponential, torch.zeros(1, 6).double().requires_grad_())
+    there_and_back = torch.autograd.functional.jacobian(lambda t: cameras.logarithm(cameras.exponential(t)), torch.zeros(6))
+    torch.testing.assert_close(there_and_back, torch.eye(6))
+    for twist in (torch.zeros(1, 6), torch.full((1, 6), 0.05), torch.full((1, 6), 0.5)):
+        assert torch.autograd.gradcheck(cameras.exponential, twist.double().requires_grad_())
 
 
 def test_an_inverse_undoes_a_pose():

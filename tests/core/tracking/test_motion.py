@@ -34,7 +34,7 @@ def test_a_pattern_is_the_same_in_any_light(clip):
 def test_a_sweep_between_known_cameras_gives_depth(clip):
     focal = float(clip.path.focal[0]) / SIZE[1]
     near, sure = sweep(pattern(clip.frames), clip.path.poses, focal, 4, (2, 3, 5, 6), (0.1, 0.6))
-    valid = sure > motion.SURE
+    valid = sure > motion.LEAST_CERTAINTY
     assert valid.float().mean() > 0.8
     assert ((near * clip.depth[4]).log().abs()[valid]).mean() < 0.09
 

@@ -1,4 +1,4 @@
-"""Cameras from a clip: the equations behind them, and that they are found."""
+"""Cameras from a clip."""
 
 from dataclasses import replace
 
@@ -7,8 +7,10 @@ import torch
 from freesteer.core.geometry import cameras, trajectory
 from freesteer.core.splats.fitting import fit, grown, points_of, refine_pose
 from freesteer.core.splats.rasteriser import render
-from freesteer.core.tracking import bundle, residuals, tracking
+from freesteer.core.tracking import tracking
 from freesteer.core.tracking.fusion import fused
+from freesteer.core.tracking.pyramid import pyramid
+from freesteer.core.tracking.state import at_rest
 from freesteer.core.tracking.tracking import between, locate, track
 from freesteer.playground.rooms import clips
 
@@ -23,36 +25,6 @@ def clip() -> clips.Clip:
 
 def focal_of(clip: clips.Clip) -> float:
     return float(clip.path.focal[0]) / SIZE[1]
-
-
-def disturbed(clip: clips.Clip, inverse: bool) -> tuple[residuals.Level, residuals.State]:
-    depth = (1 / clip.depth if inverse else clip.depth).double()
-    level = residuals.pyramid(clip.frames.double(), depth, depth > 0)[0]
-    state = bundle.start(5, focal_of(clip), depth, depth > 0, inverse)
-    draw = torch.Generator().manual_seed(0)
-    frames = 0.03 * torch.randn(5, 4, generator=draw, dtype=torch.float64)
-    poses = clip.path.poses @ cameras.inverse(clip.path.poses[0])
-    poses = cameras.exponential(0.01 * torch.randn(5, 6, generator=draw, dtype=torch.float64)) @ poses.double()
-    return level, replace(state, poses=poses, frames=state.frames + frames)
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_the_slope_is_that_of_the_cost(monkeypatch, clip, inverse):
-    """Of the picture's part: that of depth leaves out how the other frame's depth changes along the picture. The derivative of a
-    picture is that over two pixels, not that of its interpolation, so it is the direction that has to be right."""
-    monkeypatch.setattr(bundle, "DEPTH_NOISE", 1e6)
-    level, state = disturbed(clip, inverse)
-    monkeypatch.setattr(bundle, "PRIOR_WEIGHT", 0.0)
-    pairs = torch.tensor([(0, 1), (1, 0), (2, 1), (3, 4)])
-    slope = bundle._normal_equations(level, state, pairs)[1]
-    for part in (range(0, 3), range(3, 6), range(10, 13), range(13, 16), (6, 7, 16, 17, 50), (8, 9, 18, 19)):
-        wanted = []
-        for k in part:
-            step = torch.zeros(51).double()
-            step[k] = 1e-6
-            ends = [bundle._normal_equations(level, bundle.moved(state, sign * step), pairs)[2] for sign in (1, -1)]
-            wanted.append((ends[0] - ends[1]) / 4e-6)
-        assert torch.cosine_similarity(slope[list(part)], torch.tensor(wanted), dim=0) > 0.9, part
 
 
 def test_the_cameras_of_an_exact_clip_are_found(clip):
@@ -82,7 +54,7 @@ def test_the_unit_of_given_cameras_becomes_that_of_the_depth(clip, inverse):
     path = replace(clip.path, poses=clip.path.poses @ cameras.exponential(torch.tensor([1.0, 2.0, 3.0, 0.3, 0.2, 0.1])))
     given = 7 * (1 / clip.depth if inverse else clip.depth)
     tracked = locate(clip.frames, given, given > 0, path, inverse)
-    depths = tracked.state.depths(tracked.levels[-1].maps[:, 3])
+    depths = tracked.state.depths(tracked.levels[-1].depth)
     assert (depths / clip.depth).log().abs().mean() < 0.05
     assert torch.equal(tracked.state.poses, path.poses) and tracked.lost == []
 
@@ -108,7 +80,7 @@ def test_a_scene_does_not_shrink_in_a_slow_clip():
     depths, exposures = tracked.state.depths(depth), pictures.mean((1, 2, 3)) / clip.frames.mean((1, 2, 3))
     off = torch.stack([(found / true)[known].median() for found, true, known in zip(depths, clip.depth, depth > 0, strict=True)])
     assert (off / off[0]).log().abs().max() < 0.05
-    assert ((1 + tracked.state.frames[:, 2]) * exposures / exposures[0]).log().abs().max() < 0.1
+    assert ((1 + tracked.state.gain) * exposures / exposures[0]).log().abs().max() < 0.1
 
 
 def test_a_wrong_focal_length_is_mended():
@@ -126,8 +98,8 @@ def test_pictures_that_have_nothing_in_common_are_lost():
 
 def test_fused_depth_is_steadier(clip):
     noisy = clip.depth * torch.exp(0.05 * torch.randn(clip.depth.shape, generator=torch.Generator().manual_seed(0)))
-    level = residuals.pyramid(clip.frames, noisy, noisy > 0)[-1]
-    state = replace(bundle.start(5, focal_of(clip), noisy, noisy > 0), poses=clip.path.poses, frames=torch.zeros(5, 4))
+    level = pyramid(clip.frames, noisy, noisy > 0)[-1]
+    state = replace(at_rest(focal_of(clip), noisy, noisy > 0), poses=clip.path.poses, log_scale=torch.zeros(5))
     found = fused(level, state, between(range(5), (1, 2, 3)))
     before, after = ((d / clip.depth).log().abs().mean() for d in (noisy, found))
     assert after < 0.7 * before

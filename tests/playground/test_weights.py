@@ -1,5 +1,6 @@
 import json
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +109,7 @@ def test_the_files_of_the_pack_hold_8_bits_a_weight(path):
 @torch.inference_mode()
 def test_what_the_host_gets_are_plain_float32_weights():
     model, _, vae = models.load()  # of a CLIP, the host chooses the type itself
-    for network in (model.model.diffusion_model, vae.first_stage_model, referee.load()):
+    networks: list[Any] = [model.model.diffusion_model, vae.first_stage_model, referee.load()]
+    for network in networks:
         assert {weight.dtype for weight in network.parameters()} == {torch.float32}
         assert not any(name.endswith(".scale") for name in network.state_dict())

@@ -128,8 +128,9 @@ def photograph(page: Any, server: Server, source: Path) -> None:
         page.locator("[data-testid=queue-button]").first.click()
         page.wait_for_function(SHOWN, timeout=1_800_000)
         page.wait_for_timeout(20_000 if "PreviewGaussianSplat" in text else 8000)  # the viewer sorts splats first; messages go
-        page.evaluate("app.canvas.draw(true, true)")  # nodes have grown with their videos
-        page.wait_for_timeout(500)
+        for _ in range(5):
+            page.evaluate("app.canvas.draw(true, true)")  # nodes grow with their videos, and are drawn so one time later
+            page.wait_for_timeout(500)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.save((ROOT / "workflows" / source.name).with_suffix(".jpg"), quality=88)
 

@@ -20,7 +20,7 @@ from .server import Server, serving
 from .workflow_layouts import LAYOUTS, Layout
 from .workplace import CHROMIUM_FLAGS, find_chromium
 
-WINDOW = {"width": 1600, "height": 1000}
+WINDOW: sync_api.ViewportSize = {"width": 1600, "height": 1000}
 USERS_FILES = ("CheckpointLoaderSimple", "LoadVideo")  # nodes that load what only their user has
 CLIP = {"kind": "orbit", "frames": 24, "width": 320, "height": 240, "as_estimated": False, "seed": 0}
 TITLE, MARGIN, GROUP_TITLE = 30, 12, 34  # heights of a node's and a group's title, and what a group leaves around its nodes

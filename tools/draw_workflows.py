@@ -20,7 +20,7 @@ from .server import Server, serving
 from .workflow_layouts import LAYOUTS, Layout
 from .workplace import CHROMIUM_FLAGS, find_chromium
 
-WINDOW = {"width": 1600, "height": 1000}
+WINDOW: sync_api.ViewportSize = {"width": 1600, "height": 1000}
 USERS_FILES = ("CheckpointLoaderSimple", "LoadVideo")  # nodes that load what only their user has
 CLIP = {"kind": "orbit", "frames": 24, "width": 320, "height": 240, "as_estimated": False, "seed": 0}
 TITLE, MARGIN, GROUP_TITLE = 30, 12, 34  # heights of a node's and a group's title, and what a group leaves around its nodes
@@ -128,8 +128,9 @@ def photograph(page: Any, server: Server, source: Path) -> None:
         page.locator("[data-testid=queue-button]").first.click()
         page.wait_for_function(SHOWN, timeout=1_800_000)
         page.wait_for_timeout(20_000 if "PreviewGaussianSplat" in text else 8000)  # the viewer sorts splats first; messages go
-        page.evaluate("app.canvas.draw(true, true)")  # nodes have grown with their videos
-        page.wait_for_timeout(500)
+        for _ in range(5):
+            page.evaluate("app.canvas.draw(true, true)")  # nodes grow with their videos, and are drawn so one time later
+            page.wait_for_timeout(500)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.save((ROOT / "workflows" / source.name).with_suffix(".jpg"), quality=88)
 

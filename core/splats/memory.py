@@ -5,11 +5,11 @@ Plain sums of the largest tensors, with numbers of bytes that were counted (test
 
 import torch
 
-from ..tracking.bundle import PIXELS_AT_ONCE
+from ..tracking.normal_equations import PIXELS_AT_ONCE
 from .compositing import pixels_at_once
 
-CLIP = 100  # of a pixel of a frame: pictures, depth and masks, all sizes of its maps, and a copy of these
-WARPED = 550  # of a pixel of a pair of frames that is warped, with its derivatives
+CLIP = 130  # of a pixel of a frame: pictures, depth and masks, all sizes of its maps, and a copy of these
+WARPED = 900  # of a pixel of a pair of frames that is warped, with its derivatives
 GAUSSIAN, GAUSSIAN_BACK = 1000, 3000  # of a Gaussian that touches ten tiles, drawn; drawn with gradients, and moved by Adam
 COEFFICIENT = 100  # of a Gaussian's colour beyond the first, with gradients
 BLENDED, BLENDED_BACK = 24, 48  # of a Gaussian at a pixel, of those that are blended at once

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .bundle import PIXELS_AT_ONCE, SAME_DEPTH
+from .bundle import SAME_DEPTH
+from .normal_equations import PIXELS_AT_ONCE
 from .pyramid import Level
 from .residuals import depth_difference
 from .state import State

@@ -12,9 +12,10 @@ from freesteer.core.splats.fitting import difference
 from freesteer.core.splats.gaussians import Gaussians
 from freesteer.core.splats.rasteriser import render
 from freesteer.core.splats.reconstruction import Preset, reconstruct
-from freesteer.core.tracking import bundle, fusion, tracking
+from freesteer.core.tracking import fusion, normal_equations, tracking
 from freesteer.core.tracking.fusion import fused
-from freesteer.core.tracking.residuals import Level, State
+from freesteer.core.tracking.pyramid import Level
+from freesteer.core.tracking.state import State
 from freesteer.core.tracking.tracking import between
 from freesteer.playground.rooms import clips
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -54,7 +55,7 @@ def test_a_picture(monkeypatch, count: int, side: int, blended: int, degree: int
 def test_a_clip(monkeypatch):
     """As few frames at once for a small clip as for a large one."""
     drawn, pixels = clips.draw("sideways", 3, (24, 32)), 24 * 32
-    for module in (bundle, fusion, memory):
+    for module in (normal_equations, fusion, memory):
         monkeypatch.setattr(module, "PIXELS_AT_ONCE", 2 * pixels)
     monkeypatch.setattr(compositing, "AT_ONCE", {"cpu": 2**16})
     for steps in ("STEPS", "LOCAL_STEPS", "GLOBAL_STEPS"):
@@ -71,7 +72,8 @@ def test_a_clip(monkeypatch):
 def test_fusion_at_1080p():
     frames, height, width = 12, 1080, 1920
     with FakeTensorMode():
-        level = Level(torch.zeros(frames, 5, height, width))
-        state = State(torch.eye(4).repeat(frames, 1, 1), torch.zeros(frames, 4), torch.tensor(1.0), 1.0)
+        level = Level(*torch.zeros(7, frames, height, width))
+        zero, focal = torch.zeros(frames), torch.tensor(1.0)
+        state = State(torch.eye(4).repeat(frames, 1, 1), zero, zero, zero, zero, focal, focal, 1.0)
         used = peak(lambda: fused(level, state, between(range(frames), (1, 2, 3, 4))))
     assert used < 20 * frames * height * width + memory.WARPED * height * width

@@ -55,6 +55,7 @@ def test_cameras_are_found_without_any_depth(clip):
     assert shares == sorted(shares) and shares[-1] == 1
 
 
+@pytest.mark.slow
 def test_it_may_go_straight_on_and_slowly():
     """Key frames are found, and the frames between them follow."""
     drawn = clips.draw("forward", 48, (48, 64))

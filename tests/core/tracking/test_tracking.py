@@ -70,6 +70,7 @@ def test_scales_shifts_and_exposures_are_found(clip):
     assert ((depths / clip.depth).log() - (depths / clip.depth).log().mean()).abs().mean() < 0.03
 
 
+@pytest.mark.slow
 def test_a_scene_does_not_shrink_in_a_slow_clip():
     """A line fitted to noise is too flat, and so would be every frame, after the one before it."""
     clip = clips.draw("forward", 60, SIZE)

@@ -5,7 +5,6 @@
 
 import math
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -21,6 +20,7 @@ from freesteer.core.measures import views
 from freesteer.core.splats import harmonics
 from freesteer.core.splats.reconstruction import Preset
 from freesteer.host import load3d_camera
+from freesteer.nodes.cameras import previews
 from freesteer.nodes.cameras.paths import FORMATS
 from freesteer.nodes.cameras.previews import HEAD, PANEL
 from freesteer.nodes.splats import reconstruct as splat_reconstruct
@@ -265,6 +265,7 @@ def test_the_host_writes_the_scene_to_a_file_and_reads_it_back(made) -> None:
     torch.testing.assert_close(run("FreeSteerRenderSplatPath", splat=back, cameras=found)[0], preview, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @needs_splat
 def test_what_is_masked_is_left_out() -> None:
     image, mask = clip().image.clone(), torch.zeros(6, HEIGHT, WIDTH)
@@ -279,6 +280,7 @@ def test_what_is_masked_is_left_out() -> None:
     assert errors[1] < 0.4 * errors[0]  # measured: .27
 
 
+@pytest.mark.slow
 @needs_splat
 @pytest.mark.parametrize("unit", [1.0, 30.0])
 def test_cameras_that_are_known_keep_their_place_and_unit(unit: float) -> None:
@@ -294,6 +296,7 @@ def test_cameras_that_are_known_keep_their_place_and_unit(unit: float) -> None:
         assert psnr(preview, clip("arc").image) > LIKE - 1
 
 
+@pytest.mark.slow
 @needs_splat
 def test_without_depth_the_pictures_tell_it() -> None:
     drawn = clip("sideways", 10, width=2 * WIDTH)
@@ -603,10 +606,11 @@ def test_a_scene_is_drawn_behind_the_cameras(folder: Path) -> None:
     assert (behind == torch.tensor(153 / 255)).all(-1).sum() > 60  # .6 of white
 
 
-def test_a_camera_that_sees_nearly_all_is_drawn_at_once(folder: Path) -> None:
-    started = time.monotonic()
-    run("FreeSteerPreviewCameraPath", cameras=path(focal=torch.full((2,), 1e-5)))
-    assert time.monotonic() - started < 5
+def test_a_camera_that_sees_nearly_all_is_drawn_as_if_it_saw_less(folder: Path) -> None:
+    """Or its frustum would be of millions of pixels."""
+    seeing_all = path(focal=torch.full((2,), 1e-5))
+    run("FreeSteerPreviewCameraPath", cameras=seeing_all)
+    assert previews.frustum(replace(seeing_all, poses=torch.eye(4)[None]), 0, 1.0).abs().max() <= previews.WIDEST
 
 
 # Evaluate Trajectory and Views

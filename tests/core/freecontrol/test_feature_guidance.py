@@ -93,7 +93,7 @@ def test_a_step_is_limited_smoothly():
     energy = torch.tensor([0.5, 2.0, 30.0])
     free = gradient * (0.4 * energy / gradient.square().sum((1, 2)))[:, None, None]
     rms = free.square().mean((1, 2)).sqrt()
-    found = fg.bounded_step(gradient, energy, 0.4, 0.05)
+    found = bounded_step(gradient, energy, 0.4, 0.05)
     torch.testing.assert_close(found, free * (0.05 / (0.05**2 + rms**2).sqrt())[:, None, None])
     assert found.shape == gradient.shape
 

@@ -11,7 +11,7 @@ All of it hangs on four of the host's wrapper lists, which any number of packs c
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.model_sampling
 import torch
@@ -23,54 +23,14 @@ from ...core.bounded_step import bounded_step
 from ..gradients import memory, preparation
 from ..models.taps import Point
 from . import reading
+from .guides import Guide, Session
 from .reading import Features, Readout, Request
-from .sigma_range import SigmaRange
 
 KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
 REUSE = 0.2  # of the noise, in powers of e: so near to where a gradient was taken, its step serves again
 MEMORY = 0.3  # of the noise, in powers of e: over this distance a step keeps 1/e of the one before
 LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
-Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
-
-
-class Session(Protocol):
-    """One guide in one run; may keep what it learns on the way."""
-
-    def energy(self, features: Features, sigma: float) -> Tensor:
-        """Features (latents, tokens, channels) of the conditional rows to one energy a latent.
-
-        Features that do not depend on the latent, such as keys of text, are constants.
-        """
-        ...
-
-    def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
-        """Called once, at the first guided step: with what the model predicts from x and reads there without this guide, and
-        a way to predict from elsewhere, if there is one."""
-        ...
-
-    def correct(self, denoised: Tensor, sigma: float) -> Tensor:
-        """The predicted clean latents (B, C, ...) after the guides' step, as they are or changed without a gradient."""
-        ...
-
-
-class Guide(Protocol):
-    """strength: the most that the predicted clean latent is moved, in units of `longest`. refinements: how many steps are
-    taken one after the other at each noise level, each with a gradient of its own and the same share of that length; 1 costs
-    one backward pass."""
-
-    @property
-    def points(self) -> Sequence[Point]: ...
-    @property
-    def range(self) -> SigmaRange: ...
-    @property
-    def strength(self) -> float: ...
-    @property
-    def refinements(self) -> int: ...
-
-    def start(self, model: ModelPatcher, latent: Tensor) -> Session:
-        """latent: the sampler's noisy x, (B, C, ...), at the first guided step."""
-        ...
 
 
 @dataclass(frozen=True)

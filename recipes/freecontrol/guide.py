@@ -8,8 +8,9 @@ from torch import Tensor
 from ...core.freecontrol import tone
 from ...core.freecontrol.energy import Energy, Grid, Structure, interpolate
 from ...host.models.taps import Point
+from ...host.sampling.guides import Predict
+from ...host.sampling.reading import Features
 from ...host.sampling.sigma_range import SigmaRange
-from ...host.sampling.steering import Features, Predict
 
 SECOND_LOOK = 0.7  # of the guided range, in powers of e: where the sibling is seen again; at first it is in the run itself
 LOWEST_SIGMA = 1e-2

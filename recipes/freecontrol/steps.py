@@ -19,7 +19,7 @@ from ...core.freecontrol.semantic_basis import Basis, Covariance
 from ...host.models import families
 from ...host.models.taps import Point
 from ...host.sampling import probe, steering
-from ...host.sampling.steering import Features
+from ...host.sampling.reading import Features
 from .guide import FreeControlGuide, GuideSettings, as_grid
 
 Conditioning = list

@@ -23,6 +23,7 @@ from freesteer.host.gradients.recompute import recomputed
 from freesteer.host.models import families
 from freesteer.host.models.taps import Point, TapError
 from freesteer.host.sampling import steering
+from freesteer.host.sampling.guides import Predict
 from freesteer.host.sampling.sigma_range import SigmaRange
 from freesteer.tests.host import tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
@@ -67,7 +68,7 @@ class ToTarget:
         self.seen.append((sigma, energies.detach()))
         return energies
 
-    def look_ahead(self, predict: steering.Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+    def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         self.first(predict, x, sigma)
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
@@ -457,7 +458,7 @@ def test_a_look_ahead_is_the_plain_prediction_and_changes_nothing():
     model = tiny.build(PLAYGROUND, True)
     looked: list[tuple[Tensor, Features]] = []
 
-    def look(predict: steering.Predict, x: Tensor, sigma: float) -> None:
+    def look(predict: Predict, x: Tensor, sigma: float) -> None:
         looked.extend(predict(x, sigma) for _ in range(2))
 
     steered = sample(model, guide(model, first=look))

@@ -1,0 +1,52 @@
+"""What a guide is, and what it is in one run: a method that steers by the gradient of an energy offers these two."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..models.taps import Point
+from .reading import Features
+from .sigma_range import SigmaRange
+
+Predict = Callable[[Tensor, float], tuple[Tensor, Features]]
+
+
+class Session(Protocol):
+    """One guide in one run; may keep what it learns on the way."""
+
+    def energy(self, features: Features, sigma: float) -> Tensor:
+        """Features (latents, tokens, channels) of the conditional rows to one energy a latent.
+
+        Features that do not depend on the latent, such as keys of text, are constants.
+        """
+        ...
+
+    def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
+        """Called once, at the first guided step: with what the model predicts from x and reads there without this guide, and
+        a way to predict from elsewhere, if there is one."""
+        ...
+
+    def correct(self, denoised: Tensor, sigma: float) -> Tensor:
+        """The predicted clean latents (B, C, ...) after the guides' step, as they are or changed without a gradient."""
+        ...
+
+
+class Guide(Protocol):
+    """strength: the most that the predicted clean latent is moved, in units of `longest`. refinements: how many steps are
+    taken one after the other at each noise level, each with a gradient of its own and the same share of that length; 1 costs
+    one backward pass."""
+
+    @property
+    def points(self) -> Sequence[Point]: ...
+    @property
+    def range(self) -> SigmaRange: ...
+    @property
+    def strength(self) -> float: ...
+    @property
+    def refinements(self) -> int: ...
+
+    def start(self, model: ModelPatcher, latent: Tensor) -> Session:
+        """latent: the sampler's noisy x, (B, C, ...), at the first guided step."""
+        ...

@@ -28,6 +28,7 @@ from .structure import (
 )
 from .types import CATEGORY, ModelBasis, ModelStructure
 
+BASIS = BasisSettings()
 bases, structures = Memo(), Memo()  # or every change of strength would make them again
 
 
@@ -114,7 +115,7 @@ def remembered_basis(model, clip, samples, subjects: list[str], cfg: float) -> M
     return bases.recall(
         [*owners, clip.cond_stage_model],
         (key, reading, tuple(subjects), tuple(samples.shape[1:]), cfg),
-        lambda: make_basis(model, clip, samples, subjects, "", BasisSettings(cfg=cfg))[0],
+        lambda: make_basis(model, clip, samples, subjects, "", replace(BASIS, cfg=cfg))[0],
     )
 
 

@@ -267,7 +267,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", ERRORS[1:], ids=lambda e: type(e).__name__)  # lack of memory has a remedy: tests/host/gradients
 @pytest.mark.parametrize("call", [1, 2, 3, 6])
 def test_an_error_while_steering_is_passed_on_and_leaves_nothing_behind(world: World, steer, error, call) -> None:
     with pytest.raises(type(error)):

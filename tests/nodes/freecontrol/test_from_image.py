@@ -9,6 +9,7 @@ import torch
 from freesteer.host.models.memo import Memo
 from freesteer.nodes.freecontrol import from_image as freecontrol_from_image
 from freesteer.recipes.freecontrol import steps as recipe
+from freesteer.recipes.freecontrol.steps import BasisSettings, ReadingSettings
 
 from ..conftest import World, run
 from .test_freecontrol import with_lora
@@ -16,8 +17,8 @@ from .test_freecontrol import with_lora
 
 @pytest.fixture(autouse=True)
 def small_and_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SEED_IMAGES", 2), ("STEPS", 2), ("COMPONENTS", 4), ("LEVELS", 2), ("TINTS", 1)):
-        monkeypatch.setattr(recipe, name, value)
+    monkeypatch.setattr(freecontrol_from_image, "BASIS", BasisSettings(seed_images=2, steps=2, components=4))
+    monkeypatch.setattr(freecontrol_from_image, "READING", ReadingSettings(levels=2, colourings=1))
     monkeypatch.setattr(freecontrol_from_image, "bases", Memo())
     monkeypatch.setattr(freecontrol_from_image, "structures", Memo())
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .state import FOCAL, GAIN, LOG_SCALE, OFFSET, PER_FRAME, POSE, SHIFT, State
 from .warp import Warp
 
-PICTURE_NOISE = 0.025  # of white: a difference of pictures where Cauchy's weight is a half
+PICTURE_NOISE = 0.035  # of white: a difference of pictures where Cauchy's weight is a half
 DEPTH_NOISE = 0.07  # log: the same for a difference of depths
 NOISE_RANGE = 2.0  # the noise of a depth, relative to it, is at most so many times what was given, and at least the inverse of that
 PER_PAIR = 2 * PER_FRAME + 1  # columns: the reference frame's parameters, the target's, the focal length

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import conjugate_gradients
+from . import conjugate_gradients, sparse
 from .levenberg import levenberg_marquardt
 from .normal_equations import (
     Linearised,
@@ -33,6 +33,7 @@ from .normal_equations import (
 )
 from .pyramid import Level
 from .residuals import TARGET
+from .sparse import SparseMatrix
 from .state import GAIN, LOG_SCALE, OFFSET, POSE, State, retract
 
 SIDE = 4  # pixels of a patch
@@ -60,14 +61,14 @@ class Step(NamedTuple):
 class JointEquations:
     """Half of the cost's Hessian and gradient, by c parameters of cameras and by the depths of m = F n patches; and the cost.
 
-    hessian: (c, c), B above; coupling: (m, c), E', 0 where fixed; diagonal: (m,), of C; between: sparse (m, m), the rest of C;
+    hessian: (c, c), B above; coupling: (m, c), E', 0 where fixed; diagonal: (m,), of C; between: (m, m), the rest of C;
     gradient: (c,), 0 where fixed; patch_gradient: (m,); fixed: (c,), what may not change.
     """
 
     hessian: Tensor
     coupling: Tensor
     diagonal: Tensor
-    between: Tensor
+    between: SparseMatrix
     gradient: Tensor
     patch_gradient: Tensor
     cost: float
@@ -77,15 +78,14 @@ class JointEquations:
         count = len(self.fixed)
         damped, diagonal = damped_cameras(self.hessian, self.fixed, damping), self.diagonal * (1 + damping)
         # with the sums of its rows added, a diagonal is never smaller than the whole of C (Gershgorin), so all stays positive definite
-        larger = diagonal + torch.sparse.mm(self.between.abs(), torch.ones_like(diagonal)[:, None])[:, 0]
+        larger = diagonal + self.between.row_sums()
         shares = self.coupling / larger[:, None]
         # where rounding leaves it not definite, this raises nothing: the step does not help then, and the next one is damped more
         factor = torch.linalg.cholesky_ex(damped - self.coupling.mT @ shares).L
 
         def times(x: Tensor) -> Tensor:
             of_cameras, of_patches = x[:count], x[count:]
-            tied = torch.sparse.mm(self.between, of_patches[:, None])[:, 0]
-            lower = self.coupling @ of_cameras + diagonal * of_patches + tied
+            lower = self.coupling @ of_cameras + diagonal * of_patches + self.between.times(of_patches)
             return torch.cat([damped @ of_cameras + self.coupling.mT @ of_patches, lower])
 
         def precondition(x: Tensor) -> Tensor:
@@ -124,14 +124,14 @@ def patch_of(level: Level) -> Tensor:
 
 
 class _Sums(NamedTuple):
-    """What is added up over pairs; between: the parts of a sparse matrix. The names are those of JointEquations."""
+    """What is added up over pairs; between: parts of a sum. The names are those of JointEquations."""
 
     hessian: Tensor
     gradient: Tensor
     coupling: Tensor
     diagonal: Tensor
     patch_gradient: Tensor
-    between: list[Tensor]
+    between: list[SparseMatrix]
 
 
 def joint_equations(level: Level, at: Place, pairs: Tensor, fixed: Tensor) -> JointEquations:
@@ -152,9 +152,8 @@ def joint_equations(level: Level, at: Place, pairs: Tensor, fixed: Tensor) -> Jo
     change = at.change.flatten()
     cost = cost * scale + hidden + float(prior * change.square().sum()) + add_priors(sums.hessian, sums.gradient, at.state)
     sums.coupling[:, fixed] = 0
-    off = scale * sum(sums.between[1:], sums.between[0])
     return JointEquations(
-        sums.hessian, sums.coupling, sums.diagonal + prior, (off + off.mT).coalesce(), sums.gradient.where(~fixed, 0),
+        sums.hessian, sums.coupling, sums.diagonal + prior, sparse.added(sums.between).symmetric(scale), sums.gradient.where(~fixed, 0),
         sums.patch_gradient + prior * change, cost, fixed,
     )  # fmt: skip
 
@@ -179,9 +178,8 @@ def _add_patches(sums: _Sums, each: Linearised, pairs: Tensor, columns: Tensor, 
         (sums.patch_gradient, around, sampled.shares * (weighted * each.depth)[:, None]),
     ):
         total.index_add_(0, index.flatten(), values.flatten())
-    index = torch.stack([own.flatten(), other.flatten()])
     tied = (by_own[1] * by_target).flatten()
-    sums.between.append(torch.sparse_coo_tensor(index, tied, (len(sums.diagonal),) * 2, check_invariants=False).coalesce())
+    sums.between.append(sparse.of_entries(own.flatten(), other.flatten(), tied, len(sums.diagonal)))
     rows = by_own[0, :, None] * each.by_picture + by_own[1, :, None] * each.by_depth, weighted[:, None] * each.by_depth
     for index, values in zip((own, other), rows, strict=True):
         for place, column in enumerate(columns):

@@ -9,6 +9,7 @@ from freesteer.core.geometry import cameras, trajectory
 from freesteer.core.tracking import bundle, patches
 from freesteer.core.tracking.patches import JointEquations, Place, Step, joint_equations
 from freesteer.core.tracking.pyramid import pyramid
+from freesteer.core.tracking.sparse import SparseMatrix
 from freesteer.core.tracking.state import LOG_SCALE, PER_FRAME, State, at_rest
 from freesteer.core.tracking.tracking import between
 from freesteer.playground.rooms import clips
@@ -18,6 +19,11 @@ SIZE = (72, 96)
 PAIRS = torch.tensor([(0, 1), (1, 0), (2, 1), (1, 3), (3, 2)])
 FREE = torch.zeros(COUNT * PER_FRAME + 1, dtype=torch.bool)
 BY_FRAME = torch.arange(COUNT) * PER_FRAME + LOG_SCALE
+
+
+def dense(matrix: SparseMatrix) -> torch.Tensor:
+    """(size, size)."""
+    return torch.zeros(matrix.size, matrix.size).to(matrix.values).index_put((matrix.rows, matrix.columns), matrix.values)
 
 
 def place(inverse: bool) -> Place:
@@ -54,7 +60,7 @@ def test_all_patches_of_a_frame_together_are_its_scale(monkeypatch):
     """A frame's log scale multiplies the depth of all its pixels: its row of the Hessian is the sum of those of the patches."""
     monkeypatch.setattr(patches, "CHANGE_PRIOR", 1e9)
     found, count = equations(place(True), True), place(True).change.shape[1]
-    of_frames = (found.between.to_dense() + found.diagonal.diag()).view(COUNT, count, COUNT, count).sum((1, 3))
+    of_frames = (dense(found.between) + found.diagonal.diag()).view(COUNT, count, COUNT, count).sum((1, 3))
     torch.testing.assert_close(of_frames, found.hessian[BY_FRAME][:, BY_FRAME])
     torch.testing.assert_close(found.coupling.view(COUNT, count, len(FREE)).sum(1), found.hessian[BY_FRAME])
 
@@ -64,9 +70,9 @@ def test_a_step_is_the_solution_of_all_damped_equations(monkeypatch):
     monkeypatch.setattr(patches, "TOLERANCE", 1e-10)
     monkeypatch.setattr(patches, "LARGEST_DEPTH_STEP", 10.0)
     found, damping = equations(place(False), False), 0.1
-    assert found.between.to_dense().diagonal().abs().max() == 0
+    assert dense(found.between).diagonal().abs().max() == 0
     whole = torch.cat([
-        torch.cat([found.hessian, found.coupling.mT], 1), torch.cat([found.coupling, found.between.to_dense() + found.diagonal.diag()], 1),
+        torch.cat([found.hessian, found.coupling.mT], 1), torch.cat([found.coupling, dense(found.between) + found.diagonal.diag()], 1),
     ])  # fmt: skip
     whole = whole + torch.diag(damping * whole.diagonal())
     wanted = torch.linalg.solve(whole, -torch.cat([found.gradient, found.patch_gradient]))

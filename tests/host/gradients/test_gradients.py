@@ -79,7 +79,7 @@ def assert_gradient_is_right(model: tiny.Tiny, patcher=None, tolerance: float = 
 def test_a_pass_with_gradient_gives_the_sample_of_the_plain_model(family):
     model = tiny.build(family, inference=True)
     before, plain = fingerprint(model.model), model.sample()
-    torch.testing.assert_close(model.sample(guided(model.model)), plain, rtol=1e-3, atol=1e-4 * plain.std().item())  # torch's attention
+    torch.testing.assert_close(model.sample(guided(model.model)), plain, rtol=1e-3, atol=1e-3 * plain.std().item())  # torch's attention
     assert fingerprint(model.model) == before
 
 
@@ -184,7 +184,7 @@ def same_gradient_when_recomputed(call: tiny.Call) -> Tensor:
     handle.remove()
     assert len(evaluations) == 3 * once > 0
     torch.testing.assert_close(again, output, rtol=0, atol=0)
-    torch.testing.assert_close(regradient, gradient, rtol=1e-5, atol=1e-6 * gradient.abs().max().item())
+    torch.testing.assert_close(regradient, gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item())
     return output
 
 

@@ -81,6 +81,7 @@ HIDDEN_LINKS = """() => {
 VIDEOS = """app.graph._nodes.filter(node => node.type == 'SaveVideo').map(node => node.videoContainer?.querySelector('video'))
     .map(video => [video?.videoWidth, video?.duration])"""
 SECONDS = 600
+WAIT_FOR_VIDEOS = 90  # seconds
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
 
@@ -301,8 +302,13 @@ def test_splats_are_seen_in_the_hosts_viewer_and_clips_play(server: Server, obje
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "splats.png")
     assert shown > 0.05
-    videos = page.evaluate(VIDEOS)
+    videos: list[tuple[float, float | None]] = []
+    for _ in range(WAIT_FOR_VIDEOS):  # they are loaded after the nodes have run
+        page.wait_for_timeout(1000)
+        videos = page.evaluate(VIDEOS)
+        if len(videos) == 2 and all(width and seconds for width, seconds in videos):
+            break
     assert len(videos) == 2
     for width, seconds in videos:
-        assert width > 0 and seconds > 1
+        assert width and seconds and seconds > 1
     assert page.evaluate(OVERLAPPING_NODES) == []

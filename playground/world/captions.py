@@ -41,18 +41,20 @@ def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def _phrase(text: str, group: int | None) -> list[tuple[str, int | None]]:
+def phrase(text: str, group: int | None) -> list[tuple[str, int | None]]:
+    """The words of `text`, all of one group."""
     return [(word, group) for word in text.split()]
 
 
-def _object(scenes: Scenes, i: int, slot: int, rng: random.Random) -> list[tuple[str, int | None]]:
+def object_words(scenes: Scenes, i: int, slot: int, rng: random.Random) -> list[tuple[str, int | None]]:
+    """One way to name an object of scene i, with its article."""
     radius = float(scenes.radius[i, slot])
     size = SIZES[radius > 24] if int(scenes.count[i]) == 1 and rng.random() < 0.2 and not 21 < radius < 27 else ""
     draw = rng.random()  # now and then only a part of the name is said
     colour = COLOUR_NAMES[int(scenes.colour[i, slot])] if draw > 0.08 else ""
     shape = SHAPES[int(scenes.shape[i, slot])] if draw < 0.96 else ANY_SHAPE
     words = f"{size} {colour} {shape}".split()
-    return [(article(words[0]), None), *_phrase(" ".join(words), slot + 1)]
+    return [(article(words[0]), None), *phrase(" ".join(words), slot + 1)]
 
 
 def _relation(scenes: Scenes, i: int, first: int, second: int) -> str:
@@ -69,15 +71,15 @@ def caption(scenes: Scenes, i: int, rng: random.Random) -> Caption:
     """One phrasing of scene i."""
     slots = list(range(int(scenes.count[i])))
     rng.shuffle(slots)
-    parts = _phrase(rng.choice(OPENINGS), None) + _object(scenes, i, slots[0], rng)
+    parts = phrase(rng.choice(OPENINGS), None) + object_words(scenes, i, slots[0], rng)
     for n, slot in enumerate(slots[1:], 1):
         relation = _relation(scenes, i, slots[0], slot) if len(slots) == 2 and rng.random() < 0.3 else ""
         link = relation or ("," if n == 1 and len(slots) == 3 else rng.choice(("and", "and", "with")))
-        parts += _phrase(link, None) + _object(scenes, i, slot, rng)
+        parts += phrase(link, None) + object_words(scenes, i, slot, rng)
     place = PLACES[BACKGROUNDS[int(scenes.background[i])]]
     if rng.random() < 0.93:
         lead, noun = place.rsplit(" ", 1)
-        parts += _phrase(lead, None) + _phrase(noun, GROUND)
+        parts += phrase(lead, None) + phrase(noun, GROUND)
     words, groups = zip(*parts, strict=True)
     return Caption(words, groups)
 

@@ -29,7 +29,7 @@ def per_clip(drawn: Clips, values: Tensor) -> Tensor:
 def of(drawn: Clips, name: str) -> tuple[Tensor, Tensor]:
     """Clip and object of each object that is there and moves so."""
     there = torch.arange(motion.OBJECTS) < drawn.count[:, None]
-    return ((drawn.motion == MOTIONS.index(name)) & there).nonzero(as_tuple=True)
+    return ((drawn.motion == MOTIONS.index(name)) & there).nonzero(as_tuple=True)  # pyright: ignore[reportReturnType]
 
 
 def test_one_core_draws_60_clips_a_second_with_boxes():

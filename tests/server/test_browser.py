@@ -78,10 +78,7 @@ HIDDEN_LINKS = """() => {
     }
     return behind
 }"""
-VIDEOS = """app.graph._nodes.filter(node => node.type == 'SaveVideo').map(node => node.videoContainer?.querySelector('video'))
-    .map(video => [video?.videoWidth, video?.duration])"""
 SECONDS = 600
-WAIT_FOR_VIDEOS = 90  # seconds
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
 
@@ -284,7 +281,7 @@ def coloured(picture: NDArray[np.uint8]) -> float:
     return float((middle.max(-1) - middle.min(-1) > 40).mean())
 
 
-def test_splats_are_seen_in_the_hosts_viewer_and_clips_play(server: Server, object_info: dict[str, Any], page: Any) -> None:
+def test_splats_are_seen_in_the_hosts_viewer(server: Server, object_info: dict[str, Any], page: Any) -> None:
     workflow = ROOT / "workflows" / "splats.json"
     skip_without_splats(workflow, object_info)
     open_template(page, server, "splats")
@@ -302,13 +299,3 @@ def test_splats_are_seen_in_the_hosts_viewer_and_clips_play(server: Server, obje
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "splats.png")
     assert shown > 0.05
-    videos: list[tuple[float, float | None]] = []
-    for _ in range(WAIT_FOR_VIDEOS):  # they are loaded after the nodes have run
-        page.wait_for_timeout(1000)
-        videos = page.evaluate(VIDEOS)
-        if len(videos) == 2 and all(width and seconds for width, seconds in videos):
-            break
-    assert len(videos) == 2
-    for width, seconds in videos:
-        assert width and seconds and seconds > 1
-    assert page.evaluate(OVERLAPPING_NODES) == []

@@ -27,7 +27,8 @@ from ...host.gradients import passes, preparation
 from ...host.models import families
 from ...host.models.taps import Point, Taps
 from ...host.sampling import steering
-from ...playground.image import models, text
+from ...playground import text
+from ...playground.image import models
 from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.guide import GuideSettings
 from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings

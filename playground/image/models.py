@@ -12,9 +12,12 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
+from .. import text
 from ..weights import load_compact
-from . import autoencoder, text
+from ..world.captions import VOCABULARY
+from . import autoencoder
 
+LANGUAGE = text.Language(VOCABULARY, max_tokens=24)
 WEIGHTS = Path(__file__).parent / "image.safetensors"
 UNET = {
     "image_size": 16,
@@ -79,8 +82,7 @@ def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher
 
 def build_clip(weights: dict[str, Tensor]) -> comfy.sd.CLIP:
     """A CLIP; `weights` are those of the text transformer alone."""
-    target = comfy.supported_models_base.ClipTarget(text.PlaygroundTokenizer, text.PlaygroundClip)
-    return comfy.sd.CLIP(target, parameters=sum(w.numel() for w in weights.values()), state_dict=[weights])
+    return text.build_clip(LANGUAGE, weights)
 
 
 def build_vae(weights: dict[str, Tensor]) -> comfy.sd.VAE:

@@ -21,7 +21,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api import latest
 from freesteer.core.geometry.cameras import CameraPath
 from freesteer.nodes import NODES
-from freesteer.playground.image import models, text
+from freesteer.playground import text
+from freesteer.playground.image import models
 from torch import Tensor
 
 
@@ -110,7 +111,7 @@ def random_state(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def build_clip() -> comfy.sd.CLIP:
-    options = {"max_length": text.MAX_TOKENS, "textmodel_json_config": dict(text.CONFIG), "model_class": text.PlaygroundTextModel}
+    options = {"max_length": models.LANGUAGE.max_tokens, "textmodel_json_config": models.LANGUAGE.config, "model_class": text.TextModel}
     weights = sd1_clip.SDClipModel(device="cpu", **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,6 +1,5 @@
 import math
 import random
-import time
 
 import pytest
 import torch
@@ -30,16 +29,6 @@ def of(drawn: Clips, name: str) -> tuple[Tensor, Tensor]:
     """Clip and object of each object that is there and moves so."""
     there = torch.arange(motion.OBJECTS) < drawn.count[:, None]
     return ((drawn.motion == MOTIONS.index(name)) & there).nonzero(as_tuple=True)  # pyright: ignore[reportReturnType]
-
-
-def test_one_core_draws_60_clips_a_second_with_boxes():
-    motion.render_clips(clips(4))  # fills the caches
-    rates = []
-    for seed in range(4):
-        started = time.process_time()
-        motion.boxes(motion.render_clips(clips(32, seed))[1])
-        rates.append(32 / (time.process_time() - started))
-    assert max(rates) > 60
 
 
 def test_a_clip_has_the_promised_form_and_a_seed_draws_it_again():

@@ -19,10 +19,15 @@ from ..training.settings import Line
 from . import report
 from .image import models, train_diffusion, train_vae
 from .referee import referee, train_referee
+from .video_dit import models as video_dit
+from .video_dit import train as video_dit_train
+from .video_unet import models as video_unet
+from .video_unet import train as video_unet_train
 from .weights import save_compact
 
 HERE = Path(__file__).parent
-STEPS = {"vae": 1000, "diffusion": 4000, "referee": 2000}
+STEPS = {"vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_dit": 8000, "video_unet": 3500}
+VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")
 
 
@@ -39,6 +44,11 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int) -> None:
         save_file(train_diffusion.train(models.build_vae(vae), runs / stage, steps, seed, watch), parts[stage])
     elif stage == "referee":
         save_compact(train_referee.train(runs / stage, steps, seed, watch), out / "referee" / referee.WEIGHTS.name)
+    elif stage == "clip_referee":
+        save_compact(train_referee.train_on_clips(runs / stage, steps, seed, watch), out / "referee" / referee.CLIP_WEIGHTS.name)
+    elif stage in VIDEO:
+        network, trainer = VIDEO[stage]
+        save_compact(trainer.train(models.load()[2], runs / stage, steps, seed, watch), out / stage / network.WEIGHTS.name)
     else:
         report.write(runs, out)
     if stage in parts and all(part.exists() for part in parts.values()):
@@ -53,13 +63,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="where unfinished training is kept")
     parser.add_argument("--out", type=Path, help="where the weights go, in a folder for each model")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     options = parser.parse_args(arguments)
     if options.steps is not None and options.steps < 1:
         parser.error(f"--steps is {options.steps}, and should be 1 or more")
     trial = options.steps is not None
     runs = options.runs or HERE / "runs" / (f"{options.steps}-steps" if trial else "")
     out = options.out or (runs if trial else HERE)
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     try:
         for stage in options.stages:
             run(stage, options.steps or STEPS.get(stage, 0), runs, out, options.seed)

@@ -18,6 +18,7 @@ from ..world.textures import BACKGROUNDS
 from ..world.world import COLOUR_NAMES, SHAPES
 
 WEIGHTS = Path(__file__).parent / "referee.safetensors"
+CLIP_WEIGHTS = Path(__file__).parent / "clip_referee.safetensors"  # of one for the frames of clips
 SMALLEST = 60  # pixels; less is a speck, not an object
 SHARE = 0.25  # of a connected region that another colour must cover to count as an object of its own
 

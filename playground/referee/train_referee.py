@@ -1,5 +1,9 @@
-"""Trains the referee on augmented renders, and measures it on held-out ones."""
+"""Trains the referee on augmented renders, and measures it on held-out ones.
 
+A second one goes on from there with frames of clips: turned, growing and shrinking things look otherwise than those of pictures.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +16,10 @@ from torch import Tensor
 from ...core.measures.masks import overlap
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
-from ..world import world
+from ..world import motion, world
 from ..world.textures import BACKGROUNDS
 from ..world.world import COLOUR_NAMES, SHAPES, Scenes
-from .referee import Picture, Segmenter, look
+from .referee import Picture, Segmenter, load, look
 
 BATCH = 32
 COUNTS = (0.2, 0.35, 0.45)  # odds of one, two and three objects: the small ones of full scenes are the hard ones
@@ -55,8 +59,19 @@ class Named:
 
 
 def named_pictures(generator: torch.Generator) -> Named:
-    """The batch of one step, three quarters of it augmented."""
-    scenes = world.sample_scenes(BATCH, generator, COUNTS)
+    """The batch of one step."""
+    return named(world.sample_scenes(BATCH, generator, COUNTS), generator)
+
+
+def named_frames(generator: torch.Generator) -> Named:
+    """The batch of one step: a frame each of so many clips, of which every fourth is a picture after all."""
+    clips = motion.sample_clips(BATCH, generator, counts=(0.4, 0.6))
+    frames = torch.arange(BATCH) * clips.frames + torch.randint(clips.frames, (BATCH,), generator=generator)
+    return named_pictures(generator) if torch.rand((), generator=generator) < 0.25 else named(clips.scenes[frames], generator)
+
+
+def named(scenes: Scenes, generator: torch.Generator) -> Named:
+    """Renders, three quarters of them augmented."""
     image, masks = world.render(scenes)
     image[: BATCH * 3 // 4] = augment(image[: BATCH * 3 // 4], generator)
     return Named(image, *targets(scenes, masks), scenes.background)
@@ -77,9 +92,19 @@ def naming_loss(network: Segmenter, batch: Named) -> tuple[Tensor, dict[str, Ten
 def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights."""
     torch.manual_seed(seed)
-    network = Segmenter()
-    run = Run(network, Settings(steps, learning_rate=2e-3, seed=seed, ema=0.99, bfloat16=True), folder)
-    return run.go(lambda step, generator: named_pictures(generator), partial(naming_loss, network), watch)
+    return _train(Segmenter(), named_pictures, folder, Settings(steps, learning_rate=2e-3, seed=seed, ema=0.99, bfloat16=True), watch)
+
+
+def train_on_clips(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+    """The same for the referee of clips, from the weights of the other."""
+    network = load().requires_grad_(True).train()
+    return _train(network, named_frames, folder, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.99, bfloat16=True), watch)
+
+
+def _train(
+    network: Segmenter, data: Callable[[torch.Generator], Named], folder: Path, settings: Settings, watch: Watch
+) -> dict[str, Tensor]:
+    return Run(network, settings, folder).go(lambda step, generator: data(generator), partial(naming_loss, network), watch)
 
 
 def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, list[bool]]:

@@ -4,7 +4,7 @@ A clip is F scenes of the drawn world, one a frame, so it is drawn by the same c
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.drift)
+
+    def __getitem__(self, part: slice) -> "Clips":
+        start, stop, _ = part.indices(len(self))
+        scenes = self.scenes[start * self.frames : stop * self.frames]
+        return Clips(scenes, self.motion[start:stop], self.drift[start:stop], self.frames)
 
     @property
     def count(self) -> Tensor:
@@ -131,6 +136,15 @@ def _placed(path: Tensor, size: Tensor, count: Tensor, at: Tensor) -> Tensor:
     # the first that will do: random, as the candidates are; or else the least bad
     best = torch.where(gap > 0, 1e3, gap).argmax(1)
     return starts[torch.arange(len(starts)), best]
+
+
+BACKWARDS = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
+
+
+def reversed_names(clips: Clips) -> Clips:
+    """The same clips with the motions that they have when they are played backwards; the scenes stay as they are."""
+    motion, drift = (torch.tensor([names.index(BACKWARDS.get(name, name)) for name in names]) for names in (MOTIONS, DRIFTS))
+    return replace(clips, motion=motion[clips.motion], drift=drift[clips.drift])
 
 
 def render_clips(clips: Clips) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,35 @@
+"""What the axes of a latent are: some models have an axis of time, others take the frames of a clip as a batch."""
+
+from typing import Any
+
+from einops import rearrange
+from torch import Tensor
+
+FRAME_AXES = ("auto", "in the batch", "single pictures")  # what a user may say that a batch is
+PICTURES = {"Wan21": 4, "HunyuanVideo": 4, "LTXV": 8}  # of a latent frame, where the host does not tell (before 0.25)
+
+
+def clip_length(model: Any, batch: int, frames: str = "auto") -> int:
+    """How many of a batch of pictures a BaseModel of the host sees as one clip: 1 unless it has layers over time, or a user says so."""
+    if frames != "auto":
+        return batch if frames == "in the batch" else 1
+    if not model.model_config.unet_config.get("use_temporal_attention"):
+        return 1
+    wanted = getattr(model, "clip_frames", batch)  # the playground takes several clips at once
+    return wanted if batch % wanted == 0 else batch
+
+
+def with_time(latent: Tensor, clip: int) -> Tensor:
+    """(clips, C, T, H, W) of latents of that form, or of pictures (clips * clip, C, H, W)."""
+    return latent if latent.ndim == 5 else rearrange(latent, "(b t) c h w -> b c t h w", t=clip)
+
+
+def without_time(volume: Tensor, ndim: int) -> Tensor:
+    """Back from `with_time` to latents of `ndim` axes."""
+    return volume if ndim == 5 else rearrange(volume, "b c t h w -> (b t) c h w")
+
+
+def pictures_per_latent(latent_format: Any) -> int:
+    """How many pictures each latent frame stands for; the first frame of such a clip always stands for one."""
+    known = getattr(latent_format, "temporal_downscale_ratio", None)
+    return PICTURES.get(type(latent_format).__name__, 1) if known is None else known

@@ -1,0 +1,79 @@
+"""The playground's video transformer: the host's WanModel at a small size, on latents of the image playground's VAE.
+
+Trained with flow matching. A latent frame is one frame of 128 x 128 pixels, so a clip of 13 frames is (4, 13, 16, 16).
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+from .. import text
+from ..frame_vae import build_frame_vae
+from ..image import models as image_models
+from ..weights import load_compact
+from ..world.motion_captions import CLIP_VOCABULARY
+
+LANGUAGE = text.Language(CLIP_VOCABULARY, max_tokens=40)
+WEIGHTS = Path(__file__).parent / "video_dit.safetensors"
+SHIFT = 3.0  # of the noise levels, in training as in sampling
+WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "patch_size": (1, 2, 2),
+    "in_dim": 4,
+    "out_dim": 4,
+    "dim": 192,
+    "ffn_dim": 768,
+    "freq_dim": 128,
+    "text_dim": text.WIDTH,
+    "text_len": LANGUAGE.max_tokens,
+    "num_heads": 6,
+    "num_layers": 6,
+    "cross_attn_norm": True,
+}
+
+
+class FrameLatent(image_models.PlaygroundLatent):
+    """Latents of the image playground, one for each frame."""
+
+    latent_dimensions = 3
+    temporal_downscale_ratio = 1
+
+
+class PlaygroundVideo(comfy.supported_models_base.BASE):
+    """A Wan-like model."""
+
+    freesteer_playground = True
+    unet_config: ClassVar[dict] = {}
+    unet_extra_config: ClassVar[dict] = {}
+    latent_format = FrameLatent
+    sampling_settings: ClassVar[dict] = {"shift": SHIFT}
+    memory_usage_factor = 1.0
+    supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.float32]
+
+
+def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL; `weights` are those of the transformer alone."""
+    config = PlaygroundVideo(dict(WAN))
+    config.set_inference_dtype(torch.float32, None)
+    device = comfy.model_management.get_torch_device()
+    offload = comfy.model_management.unet_offload_device()
+    model = comfy.model_base.WAN21(config, device=offload)
+    if weights is not None:
+        model.diffusion_model.load_state_dict(weights)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+
+
+def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """MODEL and CLIP from one file, with the image playground's VAE."""
+    weights = load_compact(path)
+    dit, words = ({k[len(p) :]: w for k, w in weights.items() if k.startswith(p)} for p in ("dit.", "words."))
+    vae = {k.removeprefix("vae."): w for k, w in load_compact(image_models.WEIGHTS).items() if k.startswith("vae.")}
+    return build_model(dit), text.build_clip(LANGUAGE, words), build_frame_vae(vae)

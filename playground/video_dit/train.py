@@ -1,0 +1,107 @@
+"""Trains the playground's video transformer and its text encoder together, with flow matching (https://arxiv.org/abs/2210.02747).
+
+First on single frames, then on short parts of clips, then on whole ones: what can be learnt from few tokens is learnt from few.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import comfy.ops
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ...host.gradients.attention import with_derivative
+from ...host.gradients.passes import differentiable
+from ...training.initialise import initialise
+from ...training.loop import Run, Watch
+from ...training.settings import Settings
+from .. import text
+from ..attention_loss import Looks
+from ..clip_latents import CLIPS, ClipLatents, encode_clips
+from . import models
+
+STAGES = ((0.3, 1, 96), (0.5, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
+EARLIER = 8  # every so many steps is one of the stage before
+ATTENTION_WEIGHT = 0.02
+OBJECT_WEIGHT = 2.0  # as in the image playground
+
+
+class VideoTransformer(nn.Module):
+    """Transformer and text encoder, with a record of where the cross-attention looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dit = models.build_model().model.diffusion_model
+        self.words = text.TextModel(models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+        layers = [f"blocks.{i}.cross_attn" for i in range(models.WAN["num_layers"])]
+        self.looks = Looks(self.dit, [(f"{layer}.norm_q", f"{layer}.norm_k") for layer in layers])
+
+    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
+        """The velocity (B, 4, F, H, W) at noisy latents of that form."""
+        context = self.words(tokens)[0]
+        return self.dit(noisy, 1000 * sigma, context, transformer_options=with_derivative({}))
+
+
+@dataclass
+class Batch:
+    """Noisy latents (B, 4, F, 16, 16) at noise levels sigma (B), the velocity there, the words (B, tokens), what they speak of,
+    and masks (B, F, 4, 16, 16) of that."""
+
+    noisy: Tensor
+    velocity: Tensor
+    sigma: Tensor
+    tokens: Tensor
+    groups: Tensor
+    masks: Tensor
+
+
+def stage_of(step: int, steps: int) -> tuple[int, int]:
+    """Frames and clips of a step."""
+    stage = next(i for i, (until, _, _) in enumerate(STAGES) if step < until * steps)
+    if step % EARLIER == 0:
+        stage = max(0, stage - 1)
+    return STAGES[stage][1:]
+
+
+class Batches:
+    """The batch of each step, from encoded clips."""
+
+    def __init__(self, data: ClipLatents, steps: int) -> None:
+        self.data, self.steps = data, steps
+
+    def __call__(self, step: int, generator: torch.Generator) -> Batch:
+        frames, count = stage_of(step, self.steps)
+        part = self.data.excerpts(count, frames, models.LANGUAGE, random.Random(generator.initial_seed()))
+        latent = part.latent.movedim(2, 1)
+        noise = torch.randn(latent.shape, generator=generator)
+        even = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        sigma = models.SHIFT * even / (1 + (models.SHIFT - 1) * even)
+        at = sigma.view(-1, 1, 1, 1, 1)
+        return Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, part.masks)
+
+
+def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The error of the velocity, weighted by place, and the loss of where the attention looks."""
+    predicted = network(batch.noisy, batch.sigma, batch.tokens).float()
+    importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, None, :, 0])
+    error = (importance * (predicted - batch.velocity).square()).mean() / importance.mean()
+    said = batch.tokens[:, 1] != text.END
+    signal = (1 - batch.sigma) ** 2 / ((1 - batch.sigma) ** 2 + batch.sigma**2)
+    attention = network.looks.loss(batch.groups, batch.masks, signal * said)
+    return error + ATTENTION_WEIGHT * attention, {"velocity": error, "attention": attention}
+
+
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+    """Trains, or goes on; gives the averaged weights of both networks (prefixes `dit.` and `words.`)."""
+    torch.manual_seed(seed)
+    data = encode_clips(vae, min(CLIPS, 96 * steps), seed + 2, folder.parent / "clips.pt")
+    network = VideoTransformer()
+    initialise(network, zero=("cross_attn.o.weight", "time_projection.1.weight", "dit.head.head.weight"))
+    nn.init.normal_(network.words.text_model.embeddings.token_embedding.weight, std=0.5)
+    nn.init.normal_(network.words.text_model.embeddings.position_embedding.weight, std=0.1)
+    run = Run(network, Settings(steps, learning_rate=1e-3, seed=seed, bfloat16=True), folder)
+    with differentiable(network.dit):
+        return run.go(Batches(data, steps), partial(velocity_loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)

@@ -1,0 +1,69 @@
+"""The playground's video U-Net: the image playground with the host's temporal layers between its own, which stay as they are.
+
+Predicts noise on the schedule of Stable Diffusion. The frames of a clip lie in the batch, as with SVD and AnimateDiff.
+"""
+
+from pathlib import Path
+
+import comfy.conds
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import torch
+from torch import Tensor
+
+from ...host.models.frames import clip_length
+from .. import text
+from ..image import models as image_models
+from ..weights import load_compact
+from ..world.motion import FRAMES
+from ..world.motion_captions import CLIP_VOCABULARY
+
+LANGUAGE = text.Language(CLIP_VOCABULARY, max_tokens=40)
+WEIGHTS = Path(__file__).parent / "video_unet.safetensors"
+UNET = {
+    **image_models.UNET,
+    "use_temporal_attention": True,
+    "use_temporal_resblock": True,
+    "use_spatial_context": True,  # temporal layers read the prompt, too
+    "extra_ff_mix_layer": True,
+    "merge_strategy": "fixed",
+    "merge_factor": 0.0,  # temporal layers add to what comes in, so nothing is to be blended
+    "video_kernel_size": [3, 1, 1],
+}
+TEMPORAL = ("time_stack", "time_pos_embed", "time_mixer")  # in the names of what the image playground does not have
+
+
+def is_temporal(name: str) -> bool:
+    return any(part in TEMPORAL for part in name.split("."))
+
+
+class VideoUNet(comfy.model_base.BaseModel):
+    """A batch of a multiple of 13 frames is so many clips; any other is one clip."""
+
+    clip_frames = FRAMES
+
+    def extra_conds(self, **kwargs):
+        frames = clip_length(self, kwargs["noise"].shape[0])
+        return {**super().extra_conds(**kwargs), "num_video_frames": comfy.conds.CONDConstant(frames)}
+
+
+def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL; `weights` are those of the whole U-Net."""
+    config = image_models.Playground(dict(UNET))
+    config.set_inference_dtype(torch.float32, None)
+    device = comfy.model_management.get_torch_device()
+    offload = comfy.model_management.unet_offload_device()
+    model = VideoUNet(config, model_type=comfy.model_base.ModelType.EPS, device=offload)
+    if weights is not None:
+        model.diffusion_model.load_state_dict(weights)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+
+
+def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """MODEL and CLIP from the file of temporal layers and words, and the file of the image playground."""
+    own, image = load_compact(path), load_compact(image_models.WEIGHTS)
+    spatial, vae = ({k[len(p) :]: w for k, w in image.items() if k.startswith(p)} for p in ("unet.", "vae."))
+    temporal, words = ({k[len(p) :]: w for k, w in own.items() if k.startswith(p)} for p in ("unet.", "words."))
+    return build_model({**spatial, **temporal}), text.build_clip(LANGUAGE, words), image_models.build_vae(vae)

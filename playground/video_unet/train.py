@@ -1,0 +1,129 @@
+"""Trains the temporal layers of the playground's video U-Net, and its text encoder, on clips. The image playground's layers stay.
+
+New layers begin by adding nothing, so training starts from frames that are right one by one (AnimateDiff,
+https://arxiv.org/abs/2307.04725); the text encoder begins as the image playground's, with further words and places.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.ops
+import comfy.sd
+import torch
+from comfy.model_sampling import ModelSamplingDiscrete
+from torch import Tensor, nn
+
+from ...host.gradients.attention import with_derivative
+from ...training.initialise import initialise
+from ...training.loop import Run, Watch
+from ...training.settings import Settings
+from .. import text
+from ..attention_loss import Looks
+from ..clip_latents import CLIPS, ClipLatents, encode_clips
+from ..image import models as image_models
+from ..weights import load_compact
+from ..world.motion import FRAMES
+from . import models
+
+CLIPS_A_STEP = 5
+ATTENTION_WEIGHT = 0.02
+MIN_SNR = 5.0
+OBJECT_WEIGHT = 2.0  # these as in the image playground
+
+
+class VideoDiffusion(nn.Module):
+    """U-Net and text encoder; of the U-Net, only temporal layers are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = models.build_model().model.diffusion_model
+        self.words = text.TextModel(models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+        queries = [n for n, _ in self.unet.named_modules() if n.endswith("attn2.to_q") and not models.is_temporal(n)]
+        self.looks = Looks(self.unet, [(name, name.removesuffix("q") + "k") for name in queries])
+
+    def begin(self) -> None:
+        """Starts from the image playground."""
+        temporal_out = ("out_layers.3.weight", "to_out.0.weight", "ff.net.2.weight", "ff_in.net.2.weight", "time_pos_embed.2.weight")
+        initialise(self, zero=temporal_out)
+        image = load_compact(image_models.WEIGHTS)
+        self.unet.load_state_dict({k.removeprefix("unet."): w for k, w in image.items() if k.startswith("unet.")}, strict=False)
+        for name, weight in self.unet.named_parameters():
+            weight.requires_grad_(models.is_temporal(name))
+        own = self.words.state_dict()
+        for name, weight in ((k.removeprefix("words."), w) for k, w in image.items() if k.startswith("words.")):
+            own[name][: len(weight)] = weight  # embeddings have more rows here: of new words, and of later places in a prompt
+        self._new_words(image, own)
+
+    def _new_words(self, image: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+        tokens, places = ("text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight")
+        known = len(image[f"words.{tokens}"])
+        nn.init.normal_(own[tokens][known:], std=0.5)
+        last = len(image[f"words.{places}"])
+        own[places][last:] = own[places][last - 1]
+        self.words.load_state_dict(own)
+
+    def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """The noise (B, F, 4, H, W) in noisy latents of that form at times t (B)."""
+        frames = noisy.shape[1]
+        context = self.words(tokens)[0].repeat_interleave(frames, 0)
+        options = {"transformer_options": with_derivative({}), "num_video_frames": frames}
+        predicted = self.unet(noisy.flatten(0, 1), t.repeat_interleave(frames), context=context, **options)
+        return predicted.unflatten(0, (-1, frames))
+
+
+@dataclass
+class Batch:
+    """Noisy latents (B, F, 4, 16, 16) at times t and noise levels sigma (B), with the noise in them, the words (B, tokens), what
+    they speak of, and masks (B, F, 4, 16, 16) of that."""
+
+    noisy: Tensor
+    noise: Tensor
+    t: Tensor
+    sigma: Tensor
+    tokens: Tensor
+    groups: Tensor
+    masks: Tensor
+
+
+class Batches:
+    """The batch of each step, from encoded clips."""
+
+    def __init__(self, data: ClipLatents) -> None:
+        self.data = data
+        self.sigmas: Any = ModelSamplingDiscrete().sigmas
+
+    def __call__(self, step: int, generator: torch.Generator) -> Batch:
+        part = self.data.excerpts(CLIPS_A_STEP, FRAMES, models.LANGUAGE, random.Random(generator.initial_seed()))
+        t = torch.randint(1000, (CLIPS_A_STEP,), generator=generator)
+        noise = torch.randn(part.latent.shape, generator=generator)
+        sigma = self.sigmas[t]
+        at = sigma.view(-1, 1, 1, 1, 1)
+        return Batch((part.latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, part.tokens, part.groups, part.masks)
+
+
+def denoising_loss(network: VideoDiffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The noise loss, weighted by time and place, and the loss of where the attention looks."""
+    predicted = network(batch.noisy, batch.t, batch.tokens).float()
+    snr = 1 / batch.sigma**2
+    importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, :, :1])
+    error = (importance * (predicted - batch.noise).square()).mean((1, 2, 3, 4)) / importance.mean((1, 2, 3, 4))
+    denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
+    said = batch.tokens[:, 1] != text.END
+    frames = batch.noisy.shape[1]
+    weight = (snr / (1 + snr) * said).repeat_interleave(frames)
+    attention = network.looks.loss(batch.groups.repeat_interleave(frames, 0), batch.masks.flatten(0, 1)[:, None], weight)
+    return denoising + ATTENTION_WEIGHT * attention, {"noise": error.mean(), "attention": attention}
+
+
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+    """Trains, or goes on; gives the averaged weights of what is new (prefixes `unet.` and `words.`)."""
+    torch.manual_seed(seed)
+    data = encode_clips(vae, min(CLIPS, CLIPS_A_STEP * steps), seed + 2, folder.parent / "clips.pt")
+    network = VideoDiffusion()
+    network.begin()
+    run = Run(network, Settings(steps, learning_rate=1e-3, seed=seed, bfloat16=True), folder)
+    average = run.go(Batches(data), partial(denoising_loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+    return {name: weight for name, weight in average.items() if name.startswith("words.") or models.is_temporal(name)}

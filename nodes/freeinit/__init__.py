@@ -1,0 +1,3 @@
+from . import noise, sampling
+
+NODES = [*sampling.NODES, *noise.NODES]

@@ -1,0 +1,125 @@
+"""FreeInit's mixing alone, as a NOISE, and pictures of what a filter does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...core.freeinit import filters, mixing
+from ...host.models.frames import FRAME_AXES, with_time
+from ...recipes.freeinit.sampler import Passes
+from ...recipes.freeinit.settings import FreeInitSettings
+from ..common import checks
+from .inputs import ALIASES, CATEGORY, DEFAULTS, advanced_filter_inputs, filter_inputs, settings_of
+from .previews import spectra
+
+
+@dataclass(frozen=True)
+class MixedNoise:
+    """One of the host's NOISE: the low frequencies of a clip under the noise of `inner`, and fresh ones."""
+
+    inner: Any
+    model: Any
+    clip: Tensor
+    settings: FreeInitSettings
+
+    @property
+    def seed(self) -> int:
+        return self.inner.seed
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
+        noise = self.inner.generate_noise(input_latent)
+        if noise.shape != self.clip.shape:
+            raise checks.InputError(
+                f"latent is {' x '.join(map(str, self.clip.shape))} where the noise is {' x '.join(map(str, noise.shape))}: connect a "
+                "clip of the "
+                "same size, length and batch as the one that will be drawn."
+            )
+        sampling = self.model.model_sampling
+        clean = self.model.process_latent_in(self.clip.to(noise))
+        return Passes(self.settings, self.model, noise, torch.zeros_like(noise), None).begin(1, clean, float(sampling.sigma_max))[0]
+
+
+class NoiseReinit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerNoiseReinit",
+            display_name="Noise Reinit",
+            category=CATEGORY,
+            description=(
+                "FreeInit's mixing by itself: noise whose low frequencies are those of a finished clip under noise, for "
+                "SamplerCustomAdvanced. FreeInit Sampler does this and the passes, too."
+            ),
+            search_aliases=ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that drew the clip: it knows how strong its noise is."),
+                io.Noise.Input("noise", tooltip="The noise that the clip was drawn from."),
+                io.Latent.Input("latent", tooltip="The finished clip."),
+                *filter_inputs(),
+                *advanced_filter_inputs(),
+                _frames_input(),
+            ],
+            outputs=[io.Noise.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, noise, latent, filter, spatial, temporal, order, keep_variance, frames) -> io.NodeOutput:
+        settings = settings_of(filter, spatial, temporal, order, keep_variance, frames=frames)
+        return io.NodeOutput(MixedNoise(noise, model.model, _samples(latent), settings))
+
+
+class FilterPreview(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerFilterPreview",
+            display_name="Filter Preview",
+            category=CATEGORY,
+            description=(
+                "Shows what a FreeInit filter lets through of a clip: over space, over time, and how strong the clip, fresh noise and "
+                "their mix are at each frequency."
+            ),
+            search_aliases=ALIASES,
+            inputs=[
+                io.Latent.Input("latent", tooltip="A clip, finished or empty: its size is what counts, and its frequencies are drawn."),
+                *filter_inputs(),
+                *advanced_filter_inputs(),
+                _frames_input(),
+            ],
+            outputs=[io.Image.Output(tooltip="The filter and the spectra.")],
+        )
+
+    @classmethod
+    def execute(cls, latent, filter, spatial, temporal, order, keep_variance, frames) -> io.NodeOutput:
+        settings_of(filter, spatial, temporal, order, keep_variance, frames=frames)
+        samples = _samples(latent)
+        volume = with_time(samples.float(), 1 if samples.ndim == 4 and frames == "single pictures" else len(samples))[:1]
+        shape = volume.shape[-3:]
+        low = filters.low_pass((shape[0], shape[1], shape[2]), filter, spatial, temporal, order)
+        fresh = torch.randn(volume.shape, generator=torch.Generator().manual_seed(0))
+        mixed = mixing.mix(torch.randn(volume.shape, generator=torch.Generator().manual_seed(1)), fresh, low, keep_variance)
+        error = mixing.covariance_error(low, keep_variance)
+        return io.NodeOutput(spectra(low, {"clip": volume, "fresh noise": fresh, "mix of noises": mixed}, error))
+
+
+def _frames_input() -> io.Input:
+    return io.Combo.Input(
+        "frames", options=list(FRAME_AXES), default=DEFAULTS.frames, advanced=True, tooltip="What a batch of pictures is, where the "
+        "latent has "
+        "no axis of time. Auto and in the batch: one clip. Single pictures: each by itself.",
+    )  # fmt: skip
+
+
+def _samples(latent: dict[str, Any]) -> Tensor:
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, Tensor) or samples.is_nested or samples.ndim not in (4, 5) or 0 in samples.shape:
+        raise checks.InputError("latent has to be that of a clip or of pictures, as from an empty latent node or a sampler.")
+    if not torch.isfinite(samples).all():
+        raise checks.InputError("latent has values that are not numbers (NaN or infinity): the sampler before it went wrong.")
+    return samples
+
+
+NODES = [NoiseReinit, FilterPreview]

@@ -46,6 +46,7 @@ SVD = {
     "in_channels": 8, "adm_in_channels": 768, "num_classes": "sequential", "use_linear_in_transformer": True,
     "use_temporal_attention": True, "use_temporal_resblock": True, "video_kernel_size": [3, 1, 1], "extra_ff_mix_layer": True,
     "merge_strategy": "learned_with_images", "merge_factor": 0.0, "disable_temporal_crossattention": False,
+    "use_spatial_context": True,
     }  # fmt: skip
 PLAYGROUND = {
     "num_res_blocks": [1, 1, 1], "channel_mult": [1, 2, 2], "transformer_depth": [0, 1, 1], "transformer_depth_output": [0, 0, 1, 1, 1, 1],

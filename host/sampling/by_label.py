@@ -1,0 +1,145 @@
+"""Attention by label, in every layer of a model: queries attend to the keys of their own label (core.attention.grouped.py).
+
+It is put around the host's attention, and around what another pack has put there; each part of it is a plain call of that, so every
+attention backend serves. Rows of other prompts, and of the unconditional branch, attend to all of their text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core.attention.grouped import ANYTHING, Part, grouped_attention, parts, take
+from ..gradients.attention import OVERRIDE
+from ..models.attention_sites import Site, watching
+
+
+class LabelError(ValueError):
+    """Written for the user: why tokens cannot be told apart by their places."""
+
+
+class Labels(Protocol):
+    """What has which label: 0 for the ground, 1 to `objects` for objects."""
+
+    @property
+    def objects(self) -> int: ...
+
+    def places(self, frames: int, grid: tuple[int, int]) -> Tensor:
+        """(frames, h, w) labels of image tokens."""
+        ...
+
+    @property
+    def words(self) -> Tensor:
+        """(1 + objects, tokens) bool, which tokens of its prompt each label attends to."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of one evaluation are. branches: for each of the host's `cond_or_uncond`, whether it is conditional, and whether its
+    prompt is the one whose words have labels. clips: of each branch. frames: of each clip, as rows, or None where the latent has an
+    axis for them. size: of the latent."""
+
+    branches: tuple[tuple[bool, bool], ...]
+    clips: int
+    frames: int | None
+    size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class How:
+    """where: the sites that are changed. strength: 1 by label alone, below that mixed with plain attention. everywhere: other branches
+    keep image tokens apart, too."""
+
+    where: Sequence[Site]
+    strength: float = 1.0
+    everywhere: bool = True
+
+
+def labelled(
+    run: Callable[[dict[str, Any]], Tensor], options: dict[str, Any], labels: Labels, rows: Rows, how: How, diffusion_model: nn.Module
+) -> Tensor:
+    """One evaluation of a model, with attention by label; `run` is given the transformer_options to use."""
+    plans: dict[tuple[Any, ...], list[Part]] = {}
+    before = options.get(OVERRIDE)
+    with watching(diffusion_model, how.where) as running:
+
+        def attention(function: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **named: Any) -> Tensor:
+            def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+                given = {**named, "mask": mask} if mask is not None or "mask" in named else named
+                call = (q, k, v, heads, *rest)
+                return function(*call, **given) if before is None else before(function, *call, **given)
+
+            site, mask = running(), named.get("mask")
+            v = v.flatten(2) if v.ndim > q.ndim else v  # Stable Diffusion 3 leaves the heads of values apart
+            if site is None:
+                return attend(q, k, v, mask)
+            key = (site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2])
+            if key not in plans:
+                query_labels, members = tables(site, rows, labels, how.everywhere, q.shape[-2], k.shape[-2])
+                plans[key] = [part.to(q.device) for part in parts(query_labels, members)]
+            shape = (len(q), q.shape[-2], k.shape[-2])
+
+            def attend_part(part: Part, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                return attend(q, k, v, mask_of(mask, part, shape))
+
+            masked = grouped_attention(attend_part, q, k, v, plans[key])
+            return masked if how.strength == 1 else torch.lerp(attend(q, k, v, mask), masked, how.strength)
+
+        return run({**options, OVERRIDE: attention})
+
+
+def mask_of(mask: Tensor | None, part: Part, shape: tuple[int, int, int]) -> Tensor | None:
+    """The host's own mask, (Lq or 1, Lk), (R or 1, Lq or 1, Lk) or with heads before these, for a part of attention (R, Lq, Lk)."""
+    if mask is None or part == Part(None, None, None):
+        return mask
+    mask = mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
+    mask = mask.expand(shape[0], -1, -1, -1)
+    of_queries = part.queries if mask.shape[-2] > 1 else None
+    return take(take(mask, part.rows, of_queries).mT, None, part.keys).mT
+
+
+def tables(site: Site, rows: Rows, labels: Labels, everywhere: bool, queries: int, keys: int) -> tuple[Tensor, Tensor]:
+    """Labels of the queries of a site (R, queries), and which keys each label attends to (R, labels, keys)."""
+    grid = site.grid(rows.size)
+    tokens = _image_tokens(site, rows, labels.places(grid[0] if rows.frames is None else rows.frames, (grid[-2], grid[-1])))
+    tokens = F.pad(tokens, (0, -tokens.shape[1] % site.pad_to), value=ANYTHING)
+    text = keys - tokens.shape[1] if site.kind == "joint" else keys
+    if queries != tokens.shape[1] + (text if site.kind == "joint" else 0) or text < 0:
+        raise LabelError(
+            f"Layer {site.module} has {queries} tokens where the latent has {' x '.join(map(str, grid))}. A patch that merges, tiles or "
+            "shrinks (ToMe, HyperTile, Deep Shrink) is probably on this model: please take it off."
+        )
+    anything = torch.ones(1 + labels.objects, text, dtype=torch.bool)
+    words = F.pad(labels.words, (0, -labels.words.shape[1] % site.pad_to), value=True)
+    words = words if words.shape[1] == text else anything  # some attention is without the prompt
+    each = [_branch(site, tokens, words if told else anything, told, conditional or everywhere) for conditional, told in rows.branches]
+    label, member = zip(*each, strict=True)
+    return torch.cat(label), torch.cat(member)
+
+
+def _image_tokens(site: Site, rows: Rows, places: Tensor) -> Tensor:
+    """Labels (rows of one branch, tokens) of a site's image tokens."""
+    if rows.frames is None:
+        return places.flatten()[None].expand(rows.clips, -1)
+    if site.kind in ("time", "text in time"):
+        return places.flatten(1).T.repeat(rows.clips, 1)  # a row for each place
+    return places.flatten(1).repeat(rows.clips, 1)  # a row for each frame
+
+
+def _branch(site: Site, tokens: Tensor, words: Tensor, told: bool, apart: bool) -> tuple[Tensor, Tensor]:
+    """Query labels (R, Lq) and members (R, labels, Lk) of one branch. told: whether its words have labels; apart: whether its image
+    tokens have."""
+    spoken = words.expand(len(tokens), -1, -1)
+    if site.kind in ("text", "text in time"):
+        return (tokens if told else torch.full_like(tokens, ANYTHING)), spoken
+    image = (tokens[:, None] == torch.arange(len(words))[None, :, None]) | (tokens[:, None] == ANYTHING)  # (R, labels, image tokens)
+    queries = tokens if apart else torch.full_like(tokens, ANYTHING)
+    if site.kind != "joint":
+        return queries, image
+    owner = torch.where(words.sum(0) == 1, words.byte().argmax(0), ANYTHING)  # words that all labels have may attend to anything
+    owner = owner if apart else torch.full_like(owner, ANYTHING)
+    return torch.cat([owner.expand(len(tokens), -1), queries], 1), torch.cat([spoken, image], 2)

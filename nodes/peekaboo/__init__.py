@@ -1,0 +1,3 @@
+from . import patch, track
+
+NODES = [*track.NODES, *patch.NODES]

@@ -1,0 +1,164 @@
+"""PEEKABOO (arXiv 2312.07509) on a MODEL: an object is where its box is, because only there attention knows its words.
+
+In the first part of sampling, image tokens in a box attend to each other and to the words of the box's object; those outside to each
+other and to all other words. A box may move from frame to frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...core.peekaboo import tracks
+from ...host.models import families
+from ...host.models.attention_sites import sites
+from ...host.models.frames import clip_length
+from ...host.models.taps import CONDITIONAL
+from ...host.sampling.by_label import How, Rows, labelled
+from ...host.sampling.sigma_range import SigmaRange
+
+KEY = "freesteer_peekaboo"
+Special = Literal["both", "ground", "object"]
+SPECIAL: tuple[Special, ...] = ("both", "ground", "object")
+KINDS = {"text": ("text", "text in time", "joint"), "space": ("space", "joint"), "time": ("time",)}
+
+
+class Places(Protocol):
+    """Where an object is."""
+
+    def coverage(self, frames: int, grid: tuple[int, int]) -> Tensor:
+        """(frames, h, w) in 0..1, of pictures."""
+        ...
+
+
+@dataclass(frozen=True)
+class BoxPlaces:
+    """By a track of boxes."""
+
+    track: tracks.Track
+
+    def coverage(self, frames: int, grid: tuple[int, int]) -> Tensor:
+        return tracks.coverage(self.track.at(tracks.frame_times(frames)), grid)
+
+
+@dataclass(frozen=True)
+class MaskPlaces:
+    """By masks (F, H, W) in 0..1, spread over the clip."""
+
+    masks: Tensor
+
+    def coverage(self, frames: int, grid: tuple[int, int]) -> Tensor:
+        nearest = (tracks.frame_times(frames) * (len(self.masks) - 1)).round().long()
+        return torch.nn.functional.adaptive_avg_pool2d(self.masks[nearest][:, None], grid)[:, 0]
+
+
+@dataclass(frozen=True)
+class PeekabooSettings:
+    """range: when attention is masked. strength: 1 hard; below that masked and plain attention are mixed. text, space, time: which
+    attention is masked. special: which labels the tokens of no word belong to (begin, end, padding). everywhere: the unconditional branch
+    keeps image tokens apart, too."""
+
+    range: SigmaRange = field(default_factory=lambda: SigmaRange(0.0, 0.4))
+    strength: float = 1.0
+    text: bool = True
+    space: bool = True
+    time: bool = True
+    special: Special = "both"
+    everywhere: bool = True
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Labels (see host/sampling/by_label.py) of objects with places, in a prompt of which the tokens of each object are known.
+
+    per_latent: pictures that a latent frame stands for, but the first, which is one."""
+
+    where: Sequence[Places]
+    phrases: Tensor
+    special: Tensor
+    policy: Special
+    per_latent: int = 1
+    known: dict[tuple[int, tuple[int, int]], Tensor] = field(default_factory=dict, compare=False)
+
+    @property
+    def objects(self) -> int:
+        return len(self.where)
+
+    def places(self, frames: int, grid: tuple[int, int]) -> Tensor:
+        if (frames, grid) not in self.known:
+            pictures = (frames - 1) * self.per_latent + 1
+            covered = torch.stack([each.coverage(pictures, grid) for each in self.where])
+            self.known[frames, grid] = tracks.labels(tracks.per_latent_frame(covered, frames))
+        return self.known[frames, grid]
+
+    @property
+    def words(self) -> Tensor:
+        members = torch.cat([~self.phrases.any(0, keepdim=True) & ~self.special, self.phrases])
+        if self.policy != "object":
+            members[0] |= self.special
+        if self.policy != "ground":
+            members[1:] |= self.special
+        return members
+
+
+class PeekabooError(ValueError):
+    """Written for the user: what in the workflow keeps objects from being placed."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One Peekaboo on a MODEL. encoded: the prompt, (1, tokens, channels). frames: what a batch of pictures is, one of
+    host.models.frames.FRAME_AXES."""
+
+    settings: PeekabooSettings
+    objects: Objects
+    encoded: Tensor
+    how: How
+    frames: str
+
+    def outer_sample(self, executor, *args: Any, **named: Any) -> Tensor:
+        """Looks first whether the prompt is there."""
+        if not any(self._is_ours(cond.get("cross_attn")) for cond in executor.class_obj.conds.get("positive", ())):
+            raise PeekabooError(
+                "The sampler's positive prompt is not the one that Peekaboo knows the words of: connect Peekaboo's own positive output."
+            )
+        return executor(*args, **named)
+
+    def apply_model(self, executor, x: Tensor, timestep: Tensor, *args: Any, **named: Any) -> Tensor:
+        base = executor.class_obj
+        if not self.settings.range.contains(timestep, base.model_sampling):
+            return executor(x, timestep, *args, **named)
+        arguments = dict(zip(("c_concat", "c_crossattn", "control", "transformer_options"), args, strict=False)) | named
+        options = arguments.pop("transformer_options")
+        branches, text = options["cond_or_uncond"], arguments.get("c_crossattn")
+        latents = len(x) // len(branches)
+        told = [branch == CONDITIONAL and text is not None and self._is_ours(text[i * latents, None]) for i, branch in enumerate(branches)]
+        frames = None if x.ndim == 5 else clip_length(base, latents, self.frames)
+        kinds = tuple((branch == CONDITIONAL, ours) for branch, ours in zip(branches, told, strict=True))
+        rows = Rows(kinds, latents // (frames or 1), frames, tuple(x.shape))
+
+        def run(options: dict[str, Any]) -> Tensor:
+            return executor(x, timestep, transformer_options=options, **arguments)
+
+        return labelled(run, options, self.objects, rows, self.how, base.diffusion_model)
+
+    def _is_ours(self, encoded: Tensor | None) -> bool:
+        return encoded is not None and encoded.shape[1:] == self.encoded.shape[1:] and torch.equal(encoded[:1], self.encoded.to(encoded))
+
+
+def attach(model: ModelPatcher, settings: PeekabooSettings, objects: Objects, encoded: Tensor, frames: str = "auto") -> ModelPatcher:
+    """A clone of `model` with masked attention."""
+    m = model.clone()
+    if m.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        raise PeekabooError("This model has a Peekaboo already: give all tracks to one of them, by connecting them one after the other.")
+    kinds = {kind for name, of in KINDS.items() if getattr(settings, name) for kind in of}
+    where = [site for site in sites(families.family_of(model), model.model.diffusion_model) if site.kind in kinds]
+    if settings.strength > 0 and where:
+        patch = Patch(settings, objects, encoded, How(where, settings.strength, settings.everywhere), frames)
+        m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, patch.outer_sample)
+        m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, patch.apply_model)
+    return m

@@ -78,6 +78,7 @@ HIDDEN_LINKS = """() => {
     }
     return behind
 }"""
+PLAYABLE_CLIP = "() => [...document.querySelectorAll('video')].some(video => video.videoWidth > 0 && video.duration > 0)"
 SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
@@ -281,7 +282,7 @@ def coloured(picture: NDArray[np.uint8]) -> float:
     return float((middle.max(-1) - middle.min(-1) > 40).mean())
 
 
-def test_splats_are_seen_in_the_hosts_viewer(server: Server, object_info: dict[str, Any], page: Any) -> None:
+def test_splats_are_seen_in_the_hosts_viewer_and_clips_can_be_played(server: Server, object_info: dict[str, Any], page: Any) -> None:
     workflow = ROOT / "workflows" / "splats.json"
     skip_without_splats(workflow, object_info)
     open_template(page, server, "splats")
@@ -299,3 +300,6 @@ def test_splats_are_seen_in_the_hosts_viewer(server: Server, object_info: dict[s
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "splats.png")
     assert shown > 0.05
+    for node in (node["id"] for node in load(workflow)["nodes"] if node["type"] == "SaveVideo"):
+        photograph(page, node)  # brings it into view, or there is no player
+        page.wait_for_function(PLAYABLE_CLIP)

@@ -95,7 +95,8 @@ def guided_step(model: ModelPatcher, points: Sequence[Point], x: Tensor, positiv
     return unconditional + conditional - readout.gradients[0].to(x)
 
 
-def _unet(context: int, **changes: Any) -> dict[str, Any]:
+def unet(context: int, **changes: Any) -> dict[str, Any]:
+    """The configuration of SD 1.5's U-Net for text of another width, and what else is changed."""
     return {
         "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
         "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
@@ -118,9 +119,9 @@ WAN = {
 # True sizes, and the pictures and clips that are usual: 512 and 1024 pixels; Wan's 480p, 81 frames; and so on.
 # fmt: off
 FULL_SIZE = {
-    "SD 1.5": Recipe(supported.SD15, _unet(768, num_heads=8, num_head_channels=-1), (4, 64, 64), (77, 768)),
+    "SD 1.5": Recipe(supported.SD15, unet(768, num_heads=8, num_head_channels=-1), (4, 64, 64), (77, 768)),
     "SDXL": Recipe(
-        supported.SDXL, _unet(2048, **SDXL), (4, 128, 128), (77, 2048), options=lambda: {"pooled_output": torch.zeros(1, 1280)}
+        supported.SDXL, unet(2048, **SDXL), (4, 128, 128), (77, 2048), options=lambda: {"pooled_output": torch.zeros(1, 1280)}
     ),
     "SD 3": Recipe(
         supported.SD3,

@@ -26,14 +26,7 @@ from torch import Tensor
 
 
 def _unet(context: int, **changes: Any) -> dict[str, Any]:
-    sd15: dict[str, Any] = {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1, "context_dim": context,
-        "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None,
-        "use_temporal_attention": False,
-    }  # fmt: skip
-    return {**sd15, **changes}
+    return random_models.unet(context, **{"model_channels": 32, **changes})
 
 
 HEADS = {"num_heads": 2, "num_head_channels": -1}

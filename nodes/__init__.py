@@ -2,9 +2,17 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import cameras, freecontrol, playground, splats, tracking
+from . import cameras, freecontrol, freeinit, peekaboo, playground, splats, tracking
 
-NODES: list[type[io.ComfyNode]] = [*playground.NODES, *freecontrol.NODES, *splats.NODES, *tracking.NODES, *cameras.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *playground.NODES,
+    *freecontrol.NODES,
+    *freeinit.NODES,
+    *peekaboo.NODES,
+    *splats.NODES,
+    *tracking.NODES,
+    *cameras.NODES,
+]
 
 
 class FreeSteerExtension(ComfyExtension):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..world.motion import WAYS
+from ..world.motion import GROWTH, ORBIT, SPIN, TRAVEL, WAYS
 from .polar import polar_profile
 from .referee import Picture, Seen, Segmenter, look
 
@@ -73,22 +73,51 @@ def _distance(seen: Seen, place: np.ndarray | None) -> float:
     return -seen.area if place is None else float(np.hypot(*(_centre(seen.mask) - place)))
 
 
-def motion_of(masks: Sequence[np.ndarray | None]) -> str:
-    """The motion whose traces are plainest in the masks (H, W) of an object, frame by frame."""
+@dataclass(frozen=True)
+class Traces:
+    """What an object's masks tell of its motion. travel: x and y from the first frame to the last, in pixels, along the straight line that
+    explains the share `straight` of the variance of its centres; deviation: of the centres from their mean, in pixels; growth: ratio of
+    its radii; turned: degrees."""
+
+    travel: np.ndarray
+    straight: float
+    deviation: float
+    growth: float
+    turned: float
+
+
+def traces(masks: Sequence[np.ndarray | None]) -> Traces | None:
+    """Of masks (H, W), frame by frame; None if there are too few."""
     times = np.array([i for i, mask in enumerate(masks) if mask is not None])
     if len(times) < SEEN_IN * len(masks):
-        return "unseen"
-    there = [mask for mask in masks if mask is not None]
+        return None
+    there, last = [mask for mask in masks if mask is not None], len(masks) - 1
     centres = np.stack([_centre(mask) for mask in there])
-    travel, straight, deviation = _line(times, centres, len(masks) - 1)
-    if np.hypot(*travel) > TRAVELLED and straight > STRAIGHT:
-        return max(WAYS, key=lambda way: float(np.dot(WAYS[way], travel)))
-    if deviation > CIRCLED:
+    growth = np.exp(0.5 * np.polyfit(times, np.log([mask.sum() for mask in there]), 1)[0] * last)
+    return Traces(*_line(times, centres, last), float(growth), turning(there) * last / max(len(there) - 1, 1))
+
+
+def motion_of(masks: Sequence[np.ndarray | None]) -> str:
+    """The motion whose traces are plainest in the masks of an object."""
+    found = traces(masks)
+    if found is None:
+        return "unseen"
+    if np.hypot(*found.travel) > TRAVELLED and found.straight > STRAIGHT:
+        return max(WAYS, key=lambda way: float(np.dot(WAYS[way], found.travel)))
+    if found.deviation > CIRCLED:
         return "circle"
-    growth = np.exp(0.5 * np.polyfit(times, np.log([mask.sum() for mask in there]), 1)[0] * (len(masks) - 1))
-    if growth > GREW or growth < 1 / GREW:
-        return "grow" if growth > 1 else "shrink"
-    return "spin" if abs(turning(there)) > TURNED * (len(there) - 1) / (len(masks) - 1) else "still"
+    if found.growth > GREW or found.growth < 1 / GREW:
+        return "grow" if found.growth > 1 else "shrink"
+    return "spin" if abs(found.turned) > TURNED else "still"
+
+
+def movement(masks: Sequence[np.ndarray | None]) -> float:
+    """How much an object moves, whichever way, by what the world draws at most of that; 0 if it is not seen."""
+    found = traces(masks)
+    if found is None:
+        return 0.0
+    way = float(np.hypot(*found.travel)) / TRAVEL[1] if found.straight > STRAIGHT else found.deviation / ORBIT[1]
+    return max(way, abs(float(np.log(found.growth))) / float(np.log(GROWTH[1])), abs(found.turned) / (360 * SPIN[1]))
 
 
 def _line(times: np.ndarray, centres: np.ndarray, last: int) -> tuple[np.ndarray, float, float]:

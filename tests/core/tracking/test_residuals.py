@@ -1,6 +1,6 @@
 """Every derivative of the residuals, in float64, against central differences."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -93,3 +93,17 @@ def test_depth_is_sampled_on_one_surface_among_what_is_valid(steps):
         higher.flatten(1).scatter_(1, at.pixels[:, k, :1], 1e-6, reduce="add")
         change = (sampled_depth(at, higher, valid).value / found.value).log()[:, 0] * around[:, k, 0] / 1e-6
         torch.testing.assert_close(change, found.shares[:, k, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("moved", [(0.25, 0), (-0.25, 0), (0, 0.25), (0, -0.25), (0, 0)])
+def test_a_pixel_is_seen_as_far_as_the_centres_of_the_outermost_ones(moved):
+    """All at one depth, and moved by a part of a pixel to the right or down."""
+    maps, at = level(False), state(False)
+    flat = {"depth": torch.full_like(maps.depth, 2.0), "depth_dx": torch.zeros_like(maps.depth), "depth_dy": torch.zeros_like(maps.depth)}
+    poses = torch.eye(4, dtype=torch.float64).repeat(COUNT, 1, 1)
+    poses[1, :2, 3] = torch.tensor(moved, dtype=torch.float64) * 2 / (at.focal * SIZE[1])
+    still = {name: torch.zeros(COUNT, dtype=torch.float64) for name in ("log_scale", "shift", "gain", "offset")}
+    seen = warp(replace(maps, **flat), replace(at, poses=poses, **still), torch.tensor([(0, 1)])).seen.view(SIZE)
+    y, x = torch.meshgrid(*(torch.arange(n) for n in SIZE), indexing="ij")
+    inside = [(place + shift > 0) & (place + shift < n - 1) for place, shift, n in ((x, moved[0], SIZE[1]), (y, moved[1], SIZE[0]))]
+    assert torch.equal(seen, inside[0] & inside[1])

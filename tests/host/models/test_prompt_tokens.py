@@ -80,10 +80,10 @@ def test_what_the_prompt_does_not_say_is_named(clip, phrase):
 
 def test_a_long_prompt_of_several_chunks():
     clip = Clip(comfy.sd1_clip.SD1Tokenizer())
-    text = "grass " * 100 + "a red ball"
-    marks = locate(clip, text, ["red ball"], 154)
-    assert marks.phrases.nonzero()[:, 1].min() > 77 and marks.phrases.sum() == 2
-    assert marks.special[[0, 76, 77, 153]].all()
+    text = "grass " * 160 + "a red ball"
+    marks = locate(clip, text, ["red ball"], 3 * 77)
+    assert marks.phrases.nonzero()[:, 1].min() > 2 * 77 and marks.phrases.sum() == 2
+    assert marks.special[[0, 76, 77, 153, 154, 230]].all() and marks.special.sum() == 231 - 163
 
 
 def test_an_encoder_of_another_length_is_refused():

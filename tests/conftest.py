@@ -4,6 +4,7 @@ At the end of a run it tells where the time went.
 """
 
 import importlib.util
+import os
 import signal
 import sys
 from collections import Counter, defaultdict
@@ -18,7 +19,7 @@ loader = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(loader)
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fixtures' servers are stopped then too
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 sys.modules.setdefault(loader.ROOT.name, loader.load_pack())  # pytest imports the root folder as a package of its own name
 
 LEVELS = 2  # of folders below tests/ in the table of times

@@ -20,7 +20,8 @@ from .workplace import Workplace, find_chromium, prepare
 
 RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
 DEMO = ROOT / "workflows" / "api" / "freecontrol.json"
-QUICK = ("-m", "not slow", "--ignore", "tests/server")
+# two processes, since tiny models gain nothing from threads
+QUICK = ("-m", "not slow", "--ignore", "tests/server", "-n", "2", "--dist", "loadfile")
 
 
 class Terminated(KeyboardInterrupt):
@@ -59,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("demo", demo, "steers pictures with the real ComfyUI, headless on the CPU, and shows them on one sheet")
     tests = add("test", test, "every test; further arguments go to pytest")
     tests.add_argument("--host", choices=ARCHIVES, help="another ComfyUI")
-    tests.add_argument("--quick", action="store_true", help="without those marked slow, and without a server: about 3 minutes")
+    tests.add_argument("--quick", action="store_true", help="without those marked slow, and without a server: less than 3 minutes")
     add("serve", serve, "ComfyUI with the pack, for a person").add_argument("--port", type=int, help="8188 unless told")
     add("bench", bench, "one benchmark; further arguments go to it").add_argument("name", help="one in benchmarks/, without .py")
     add("train", train, "makes the playground's weights again; further arguments go to it")

@@ -45,6 +45,7 @@ def test_known_cameras_give_depth_in_their_unit(clip):
     assert (near * clip.depth).log()[valid].abs().mean() < 0.08
 
 
+@pytest.mark.slow
 def test_cameras_are_found_without_any_depth(clip):
     focal, shares = float(clip.path.focal[0]) / SIZE[1], []
     near, valid = nearness(clip.frames, focal, progress=shares.append)

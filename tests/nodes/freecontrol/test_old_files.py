@@ -31,6 +31,7 @@ def test_a_basis_of_0_1_is_read_as_it_was_made(basis) -> None:
     assert widths == {f"output.{number}.attn1": (6, 8, 128 if number < 4 else 64) for number in range(6)}
 
 
+@pytest.mark.slow
 def test_a_basis_of_0_1_steers(basis) -> None:
     model, clip, vae = run("FreeSteerLoadPlayground")
     image, mask = run("FreeSteerPlaygroundCondition", kind="silhouette", batch_size=PICTURES, seed=7)

@@ -23,8 +23,8 @@ class Peekaboo(io.ComfyNode):
             description=(
                 "Puts each object of the prompt where its track has it, in clips and in pictures, without any training: in the first "
                 "part of "
-                "sampling only the tokens inside the box know the object's words. It costs no time, and needs no gradient, so weights may "
-                "be of any kind."
+                "sampling only the tokens inside the box know the object's words. It costs next to no time, and needs no gradient, so "
+                "weights may be of any kind."
             ),
             search_aliases=ALIASES,
             inputs=[

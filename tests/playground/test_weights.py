@@ -10,7 +10,7 @@ from freesteer.playground.weights import load_compact, quantise, save_compact
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-FILES = (models.WEIGHTS, referee.WEIGHTS)
+FILES = (models.WEIGHTS, referee.WEIGHTS, referee.CLIP_WEIGHTS)
 
 
 def some(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ loader = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(loader)
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fixtures' servers are stopped then too
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))  # OMP_NUM_THREADS says less
 sys.modules.setdefault(loader.ROOT.name, loader.load_pack())  # pytest imports the root folder as a package of its own name
 
 LEVELS = 2  # of folders below tests/ in the table of times

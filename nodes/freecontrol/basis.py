@@ -77,8 +77,8 @@ class ExtractBasis(io.ComfyNode):
                 ),
                 io.String.Input("negative", default="", multiline=True, tooltip="What the drawn pictures should not show. Usually empty."),
                 io.Int.Input(
-                    "seed_images", default=DEFAULTS.seed_images, min=1, max=MOST_SEEDS, tooltip="How many pictures are drawn. "
-                    "With fewer than ten, layout is found less well; more than forty hardly help, and each costs its time.",
+                    "seed_images", default=DEFAULTS.seed_images, min=1, max=MOST_SEEDS, tooltip="How many pictures are drawn. With fewer "
+                    "than ten, layout is found less well; more than forty hardly help, and each costs its time.",
                 ),
                 io.Int.Input(
                     "steps", default=DEFAULTS.steps, min=1, max=200, tooltip="Sampling steps of each picture, and how many noise levels "
@@ -86,8 +86,8 @@ class ExtractBasis(io.ComfyNode):
                 ),
                 cfg_input(),
                 io.Int.Input(
-                    "components", default=DEFAULTS.components, min=1, max=1024, tooltip="How finely layout is told. Fewer: coarse "
-                    "places, freer shapes. More: finer shapes, and more of the looks of a condition comes along.",
+                    "components", default=DEFAULTS.components, min=1, max=1024, tooltip="How finely layout is told. Fewer: coarse places, "
+                    "freer shapes. More: finer shapes, and more of the looks of a condition comes along.",
                 ),
                 io.Combo.Input(
                     "layers", options=list(families.CHOICES), default="default", tooltip="Where in the model layout is read. Coarse: the "

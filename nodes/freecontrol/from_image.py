@@ -41,8 +41,8 @@ class FreeControlFromImage(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "The layout of any picture (photo, silhouette, edge map, scribble, depth map, pose) for any model that FreeSteer knows, "
-                "without a ControlNet. It goes between the loader and the sampler. The first run takes as long as making twenty "
-                "pictures; later ones are quick."
+                "without a ControlNet. It goes between the loader and the sampler. The first run takes as long as making twenty pictures; "
+                "later ones are quick."
             ),
             search_aliases=ALIASES,
             inputs=[
@@ -60,12 +60,12 @@ class FreeControlFromImage(io.ComfyNode):
                 ),
                 strength_input(),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where the layout is followed; elsewhere only the subject is kept out. Without "
-                    "one: everywhere.",
+                    "mask", optional=True, tooltip="Where the layout is followed; elsewhere only the subject is kept out. Without one: "
+                    "everywhere.",
                 ),
                 io.Latent.Input(
-                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size. "
-                    "Without it: at the size that the model usually draws, in the proportions of the condition.",
+                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size. Without "
+                    "it: at the size that the model usually draws, in the proportions of the condition.",
                 ),
                 end_input(advanced=True),
                 appearance_input(advanced=True),
@@ -76,8 +76,8 @@ class FreeControlFromImage(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="Draws in the layout of the condition, with any sampler, scheduler and number of steps."),
                 io.Image.Output(
-                    display_name="preview", tooltip="How the model sees the condition: one colour for what it takes as one part. "
-                    "Where no shape can be seen, none can be followed.",
+                    display_name="preview", tooltip="How the model sees the condition: one colour for what it takes as one part. Where no "
+                    "shape can be seen, none can be followed.",
                 ),
             ],
         )  # fmt: skip

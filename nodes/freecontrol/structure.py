@@ -40,29 +40,29 @@ def check_condition(model, vae, image, mask, method: str, levels: int, lines: st
 
 def method_input(**options):
     return io.Combo.Input(
-        "method", options=list(recipe.METHODS), default=READING.method, tooltip="How the picture is read. Noise: in a few "
-        "seconds, and good for filled shapes. Inversion: takes about as long as making a picture, and follows lines better.", **options,
+        "method", options=list(recipe.METHODS), default=READING.method, tooltip="How the picture is read. Noise: in a few seconds, and "
+        "good for filled shapes. Inversion: takes about as long as making a picture, and follows lines better.", **options,
     )  # fmt: skip
 
 
 def lines_input(**options):
     return io.Combo.Input(
-        "lines", options=list(LINES), default=LINES[0], tooltip="What is done with line drawings. Fill outlines: what thin lines "
-        "enclose is filled, which models follow best; other pictures stay as they are. Dark on light: the negative is read.", **options,
+        "lines", options=list(LINES), default=LINES[0], tooltip="What is done with line drawings. Fill outlines: what thin lines enclose "
+        "is filled, which models follow best; other pictures stay as they are. Dark on light: the negative is read.", **options,
     )  # fmt: skip
 
 
 def end_input(**options):
     return io.Float.Input(
-        "end_percent", default=GUIDE.end, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling. Earlier: "
-        "finer details are the model's own, and it is quicker. Later: the layout is kept more strictly.", **options,
+        "end_percent", default=GUIDE.end, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling. Earlier: finer "
+        "details are the model's own, and it is quicker. Later: the layout is kept more strictly.", **options,
     )  # fmt: skip
 
 
 def strength_input():
     return io.Float.Input(
-        "strength", default=GUIDE.strength, min=0.0, max=100.0, step=0.1, tooltip="How strictly the picture follows the layout. 0: "
-        "not at all. Too much shows in the colours. The same value does the same at any number of steps.",
+        "strength", default=GUIDE.strength, min=0.0, max=100.0, step=0.1, tooltip="How strictly the picture follows the layout. 0: not at "
+        "all. Too much shows in the colours. The same value does the same at any number of steps.",
     )  # fmt: skip
 
 
@@ -96,8 +96,8 @@ class StructureFromImage(io.ComfyNode):
                 ),
                 io.Conditioning.Input("positive", tooltip="What the condition shows, such as 'a dog' or 'a photo of a house'."),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where the layout is followed; elsewhere only the subject is kept out. Without "
-                    "one: everywhere. Also for several conditions in different parts of one picture.",
+                    "mask", optional=True, tooltip="Where the layout is followed; elsewhere only the subject is kept out. Without one: "
+                    "everywhere. Also for several conditions in different parts of one picture.",
                 ),
                 method_input(),
                 io.Int.Input(
@@ -144,18 +144,18 @@ class FreeControl(io.ComfyNode):
                 ),
                 end_input(),
                 io.Float.Input(
-                    "background", default=GUIDE.background, min=0.0, max=10.0, step=0.05, tooltip="How firmly the subject is kept out "
-                    "of the places where the condition has none. 0: it may grow beyond the mask. Only matters with a mask.",
+                    "background", default=GUIDE.background, min=0.0, max=10.0, step=0.05, tooltip="How firmly the subject is kept out of "
+                    "the places where the condition has none. 0: it may grow beyond the mask. Only matters with a mask.",
                 ),
                 appearance_input(),
                 io.Int.Input(
-                    "appearance_components", default=GUIDE.components, min=1, max=64, tooltip="How many parts of the picture "
-                    "keep their own colours, in the paper's formula only. More: closer to the unsteered picture.",
+                    "appearance_components", default=GUIDE.components, min=1, max=64, tooltip="How many parts of the picture keep their "
+                    "own colours, in the paper's formula only. More: closer to the unsteered picture.",
                 ),
                 io.Combo.Input(
                     "formula", options=list(FORMULAS), default=FORMULAS[0], advanced=True, tooltip="FreeSteer: layout is told apart from "
-                    "light and colour, which stay those of the unsteered picture. Paper: the energies of "
-                    "the published FreeControl, followed by our step.",
+                    "light and colour, which stay those of the unsteered picture. Paper: the energies of the published FreeControl, "
+                    "followed by our step.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="Draws in the given layout, with any sampler, scheduler and number of steps.")],

@@ -50,8 +50,8 @@ class Overlap(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Measures how well a result keeps the place and shape of its condition: the area that both cover, divided by the area that "
-                "either covers. 1 is perfect, 0 is nowhere. Pictures of the playground are judged by what the prompt names; "
-                "for others, connect a mask of the subject in the result."
+                "either covers. 1 is perfect, 0 is nowhere. Pictures of the playground are judged by what the prompt names; for others, "
+                "connect a mask of the subject in the result."
             ),
             search_aliases=["freecontrol", "iou", "intersection over union", "measure", "score", "compare masks"],
             is_output_node=True,
@@ -63,8 +63,8 @@ class Overlap(io.ComfyNode):
                     "grass'. Its first colour and shape are looked for in the result. One line for all pictures, or one for each.",
                 ),
                 io.Mask.Input(
-                    "result_mask", optional=True, tooltip="Where the subject is in the result, from a segmentation node. Takes the "
-                    "place of the prompt.",
+                    "result_mask", optional=True, tooltip="Where the subject is in the result, from a segmentation node. Takes the place "
+                    "of the prompt.",
                 ),
                 io.Image.Input(
                     "unsteered", optional=True, tooltip="Playground only: the same pictures without FreeControl; their overlap is told "

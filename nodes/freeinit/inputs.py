@@ -20,7 +20,10 @@ ALIASES = [
 ]
 DEFAULTS = FreeInitSettings()
 MOST_PASSES = 10
-LOWEST_RESTART, HIGHEST_RESTART = 0.5, 0.99
+SAME = -1.0  # as in the pass before
+NUMBERS = {"spatial": (0, 1), "temporal": (0, 1), "restart": (0.5, 0.99), "early": (0.05, 1)}
+WHOLE = {"extra_passes": (0, MOST_PASSES), "order": (1, 50)}
+FIELDS = {"extra_passes": "extra"}  # of the settings, where it is not named as the input
 
 
 def filter_inputs() -> list[io.Input]:
@@ -32,13 +35,11 @@ def filter_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "spatial", default=DEFAULTS.spatial, min=0.0, max=1.0, step=0.01, tooltip="How much of the layout of each frame stays from "
-            "pass to "
-            "pass. Higher: the picture changes less. 0: nothing stays.",
+            "pass to pass. Higher: the picture changes less. 0: nothing stays.",
         ),
         io.Float.Input(
-            "temporal", default=DEFAULTS.temporal, min=0.0, max=1.0, step=0.01, tooltip="How quick a change over time may be to stay "
-            "from pass "
-            "to pass. Lower: steadier, and slower motion. 0: nothing stays.",
+            "temporal", default=DEFAULTS.temporal, min=0.0, max=1.0, step=0.01, tooltip="How quick a change over time may be to stay from "
+            "pass to pass. Lower: steadier, and slower motion. 0: nothing stays.",
         ),
     ]  # fmt: skip
 
@@ -69,59 +70,60 @@ def pass_inputs() -> list[io.Input]:
 def advanced_pass_inputs() -> list[io.Input]:
     return [
         io.Float.Input(
-            "spatial_last", default=-1.0, min=-1.0, max=1.0, step=0.01, advanced=True, tooltip="What 'spatial' has come to in the last "
-            "pass, "
-            "in even steps. -1: the same in all passes.",
+            "spatial_last", default=SAME, min=-1.0, max=1.0, step=0.01, advanced=True, tooltip="What 'spatial' has come to in the last "
+            "pass, in even steps. -1: the same in all passes.",
         ),
         io.Float.Input(
-            "temporal_last", default=-1.0, min=-1.0, max=1.0, step=0.01, advanced=True, tooltip="What 'temporal' has come to in the last "
-            "pass, "
-            "in even steps. -1: the same in all passes.",
+            "temporal_last", default=SAME, min=-1.0, max=1.0, step=0.01, advanced=True, tooltip="What 'temporal' has come to in the last "
+            "pass, in even steps. -1: the same in all passes.",
         ),
         io.Float.Input(
             "early", default=DEFAULTS.early, min=0.05, max=1.0, step=0.05, advanced=True, tooltip="The share of its steps that each pass "
             "takes, except the last; what it expects of the finished clip is used then. Lower: quicker, and a rougher guide.",
         ),
         io.Float.Input(
-            "restart", default=round(DEFAULTS.restart, 3), min=LOWEST_RESTART, max=HIGHEST_RESTART, step=0.001, advanced=True,
+            "restart", default=round(DEFAULTS.restart, 3), min=0.5, max=0.99, step=0.001, advanced=True,
             tooltip="Only for flow models (Wan, LTX, Hunyuan, Flux): the noise level, of 1, that each further pass starts from. Lower: "
             "nearer to the pass before, and quicker.",
         ),
         *advanced_filter_inputs(),
-        io.Combo.Input(
-            "frames", options=list(FRAME_AXES), default=DEFAULTS.frames, advanced=True, tooltip="What a batch of pictures is, for "
-            "models whose latents have no axis of time. Auto: one clip for SVD, else single pictures. In the batch: one clip, as with "
-            "AnimateDiff.",
+        frames_input(
+            "What a batch of pictures is, for models whose latents have no axis of time. Auto: one clip for SVD, else single pictures. In "
+            "the batch: one clip, as with AnimateDiff."
         ),
     ]  # fmt: skip
 
 
-def settings_of(
-    filter, spatial, temporal, order=DEFAULTS.order, keep_variance=True, extra_passes=1, spatial_last=-1.0, temporal_last=-1.0, early=1.0,
-    restart=DEFAULTS.restart, frames=DEFAULTS.frames,
-) -> FreeInitSettings:  # fmt: skip
-    """The settings, or in words which input cannot be."""
-    checks.choice("filter", filter, filters.KINDS)
-    checks.choice("frames", frames, FRAME_AXES)
-    if restart == 1:
+def mixing_inputs() -> list[io.Input]:
+    """For one mix, without passes."""
+    frames = frames_input(
+        "What a batch of pictures is, where the latent has no axis of time. Auto and in the batch: one clip. Single pictures: each by "
+        "itself."
+    )
+    return [*filter_inputs(), *advanced_filter_inputs(), frames]
+
+
+def frames_input(tooltip: str) -> io.Input:
+    return io.Combo.Input("frames", options=list(FRAME_AXES), default=DEFAULTS.frames, advanced=True, tooltip=tooltip)
+
+
+def settings_of(**inputs) -> FreeInitSettings:
+    """The settings that a node's inputs say, or in words which input cannot be."""
+    if inputs.get("restart") == 1:
         raise checks.InputError(
             "restart is 1, where a flow model is given nothing but noise, so nothing of the pass before would stay: choose 0.5 to 0.99."
         )
-    spatial, temporal = checks.number("spatial", spatial, 0, 1), checks.number("temporal", temporal, 0, 1)
+    settings = {name: checks.number(name, value, *NUMBERS[name]) for name, value in inputs.items() if name in NUMBERS}
+    settings |= {FIELDS.get(name, name): checks.whole(name, value, *WHOLE[name]) for name, value in inputs.items() if name in WHOLE}
+    for name in ("spatial", "temporal"):
+        settings[f"{name}_last"] = _last(f"{name}_last", inputs.get(f"{name}_last", SAME), settings[name])
     return FreeInitSettings(
-        extra=checks.whole("extra_passes", extra_passes, 0, MOST_PASSES),
-        kind=filter,
-        spatial=spatial,
-        temporal=temporal,
-        spatial_last=_last("spatial_last", spatial_last, spatial),
-        temporal_last=_last("temporal_last", temporal_last, temporal),
-        order=checks.whole("order", order, 1, 50),
-        restart=checks.number("restart", restart, LOWEST_RESTART, HIGHEST_RESTART),
-        early=checks.number("early", early, 0.05, 1),
-        keep_variance=bool(keep_variance),
-        frames=frames,
+        **settings,
+        kind=checks.choice("filter", inputs["filter"], filters.KINDS),
+        frames=checks.choice("frames", inputs["frames"], FRAME_AXES),
+        keep_variance=bool(inputs["keep_variance"]),
     )
 
 
 def _last(name: str, value: float, first: float) -> float:
-    return first if value == -1 else checks.number(name, value, 0, 1)
+    return first if value == SAME else checks.number(name, value, 0, 1)

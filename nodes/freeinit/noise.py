@@ -8,11 +8,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...core.freeinit import filters, mixing
-from ...host.models.frames import FRAME_AXES, with_time
+from ...host.models.frames import with_time
 from ...recipes.freeinit.sampler import Passes
 from ...recipes.freeinit.settings import FreeInitSettings
 from ..common import checks
-from .inputs import ALIASES, CATEGORY, DEFAULTS, advanced_filter_inputs, filter_inputs, settings_of
+from .inputs import ALIASES, CATEGORY, mixing_inputs, settings_of
 from .previews import spectra
 
 
@@ -58,17 +58,14 @@ class NoiseReinit(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that drew the clip: it knows how strong its noise is."),
                 io.Noise.Input("noise", tooltip="The noise that the clip was drawn from."),
                 io.Latent.Input("latent", tooltip="The finished clip."),
-                *filter_inputs(),
-                *advanced_filter_inputs(),
-                _frames_input(),
+                *mixing_inputs(),
             ],
             outputs=[io.Noise.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, model, noise, latent, filter, spatial, temporal, order, keep_variance, frames) -> io.NodeOutput:
-        settings = settings_of(filter, spatial, temporal, order, keep_variance, frames=frames)
-        return io.NodeOutput(MixedNoise(noise, model.model, _samples(latent), settings))
+    def execute(cls, model, noise, latent, **options) -> io.NodeOutput:
+        return io.NodeOutput(MixedNoise(noise, model.model, _samples(latent), settings_of(**options)))
 
 
 class FilterPreview(io.ComfyNode):
@@ -85,32 +82,22 @@ class FilterPreview(io.ComfyNode):
             search_aliases=ALIASES,
             inputs=[
                 io.Latent.Input("latent", tooltip="A clip, finished or empty: its size is what counts, and its frequencies are drawn."),
-                *filter_inputs(),
-                *advanced_filter_inputs(),
-                _frames_input(),
+                *mixing_inputs(),
             ],
             outputs=[io.Image.Output(tooltip="The filter and the spectra.")],
         )
 
     @classmethod
-    def execute(cls, latent, filter, spatial, temporal, order, keep_variance, frames) -> io.NodeOutput:
-        settings_of(filter, spatial, temporal, order, keep_variance, frames=frames)
+    def execute(cls, latent, **options) -> io.NodeOutput:
+        settings = settings_of(**options)
         samples = _samples(latent)
-        volume = with_time(samples.float(), 1 if samples.ndim == 4 and frames == "single pictures" else len(samples))[:1]
+        volume = with_time(samples.float(), 1 if samples.ndim == 4 and settings.frames == "single pictures" else len(samples))[:1]
         shape = volume.shape[-3:]
-        low = filters.low_pass((shape[0], shape[1], shape[2]), filter, spatial, temporal, order)
+        low = filters.low_pass((shape[0], shape[1], shape[2]), settings.kind, settings.spatial, settings.temporal, settings.order)
         fresh = torch.randn(volume.shape, generator=torch.Generator().manual_seed(0))
-        mixed = mixing.mix(torch.randn(volume.shape, generator=torch.Generator().manual_seed(1)), fresh, low, keep_variance)
-        error = mixing.covariance_error(low, keep_variance)
+        mixed = mixing.mix(torch.randn(volume.shape, generator=torch.Generator().manual_seed(1)), fresh, low, settings.keep_variance)
+        error = mixing.covariance_error(low, settings.keep_variance)
         return io.NodeOutput(spectra(low, {"clip": volume, "fresh noise": fresh, "mix of noises": mixed}, error))
-
-
-def _frames_input() -> io.Input:
-    return io.Combo.Input(
-        "frames", options=list(FRAME_AXES), default=DEFAULTS.frames, advanced=True, tooltip="What a batch of pictures is, where the "
-        "latent has "
-        "no axis of time. Auto and in the batch: one clip. Single pictures: each by itself.",
-    )  # fmt: skip
 
 
 def _samples(latent: dict[str, Any]) -> Tensor:

@@ -52,9 +52,8 @@ class FreeInitKSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A video model; one for pictures works, and draws other details in the same layout."),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the first pass's noise, "
-                    "and so "
-                    "of all fresh noise, too.",
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the first pass's noise, and "
+                    "so of all fresh noise, too.",
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of each pass."),
                 io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="How closely the prompt is followed."),

@@ -21,9 +21,8 @@ class Peekaboo(io.ComfyNode):
             display_name="Peekaboo",
             category=CATEGORY,
             description=(
-                "Puts each object of the prompt where its track has it, in clips and in pictures, without any training: in the first "
-                "part of "
-                "sampling only the tokens inside the box know the object's words. It costs next to no time, and needs no gradient, so "
+                "Puts each object of the prompt where its track has it, in clips and in pictures, without any training: in the first part "
+                "of sampling only the tokens inside the box know the object's words. It costs next to no time, and needs no gradient, so "
                 "weights may be of any kind."
             ),
             search_aliases=ALIASES,
@@ -35,19 +34,16 @@ class Peekaboo(io.ComfyNode):
                     "text", multiline=True, dynamic_prompts=True, tooltip="The prompt. It has to say the words of each track's object.",
                 ),
                 io.Float.Input(
-                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="When objects begin to be held in their places, "
-                    "as a "
-                    "part of sampling.",
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="When objects begin to be held in their places, as "
+                    "a part of sampling.",
                 ),
                 io.Float.Input(
-                    "end_percent", default=DEFAULTS.range.end_percent, min=0.0, max=1.0, step=0.01, tooltip="When they are let go. "
-                    "Later: they "
-                    "keep to their boxes more strictly. Earlier: outlines and lighting fit in better.",
+                    "end_percent", default=DEFAULTS.range.end_percent, min=0.0, max=1.0, step=0.01, tooltip="When they are let go. Later: "
+                    "they keep to their boxes more strictly. Earlier: outlines and lighting fit in better.",
                 ),
                 io.Float.Input(
                     "strength", default=DEFAULTS.strength, min=0.0, max=1.0, step=0.05, tooltip="1: words and places are kept wholly "
-                    "apart. "
-                    "Lower: softly. 0: not at all.",
+                    "apart. Lower: softly. 0: not at all.",
                 ),
                 io.Boolean.Input(
                     "attend_text", default=DEFAULTS.text, advanced=True, tooltip="Whether only the box sees the object's words.",
@@ -58,23 +54,19 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "attend_time", default=DEFAULTS.time, advanced=True, tooltip="Whether, at each place, frames with the object and "
-                    "frames "
-                    "without it do not see each other. For models with layers over time alone (SVD, AnimateDiff).",
+                    "frames without it do not see each other. For models with layers over time alone (SVD, AnimateDiff).",
                 ),
                 io.Combo.Input(
                     "special_tokens", options=list(recipe.SPECIAL), default=DEFAULTS.special, advanced=True, tooltip="Who sees the "
-                    "prompt's "
-                    "begin, end and padding, which stand for the prompt as a whole.",
+                    "prompt's begin, end and padding, which stand for the prompt as a whole.",
                 ),
                 io.Boolean.Input(
                     "negative_too", default=DEFAULTS.everywhere, advanced=True, tooltip="Whether box and surroundings are kept apart for "
-                    "the "
-                    "negative prompt, too; its words are seen everywhere in any case.",
+                    "the negative prompt, too; its words are seen everywhere in any case.",
                 ),
                 io.Combo.Input(
                     "frames", options=list(FRAME_AXES), default="auto", advanced=True, tooltip="What a batch of pictures is, for models "
-                    "whose "
-                    "latents have no axis of time. Auto: one clip for SVD, else single pictures. In the batch: one clip, as with "
+                    "whose latents have no axis of time. Auto: one clip for SVD, else single pictures. In the batch: one clip, as with "
                     "AnimateDiff.",
                 ),
             ],

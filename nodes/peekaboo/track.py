@@ -21,6 +21,10 @@ def phrase_input() -> io.Input:
     )  # fmt: skip
 
 
+def tracks_input() -> io.Input:
+    return TRACKS.Input("tracks", optional=True, tooltip="Other objects, which this one is added to.")
+
+
 def added(earlier: Tracks | None, placed: Placed) -> Tracks:
     if not placed.phrase:
         raise checks.InputError("phrase is empty: write the words that the prompt has for this object.")
@@ -43,16 +47,15 @@ class BoxTrack(io.ComfyNode):
                 phrase_input(),
                 io.String.Input(
                     "keyframes", default="0%: 0.05 0.3 0.4 0.7\n100%: 0.6 0.3 0.95 0.7", multiline=True, tooltip="One a line: when, and "
-                    "then "
-                    "left, top, right and bottom of the box as shares of the picture. Between keyframes the box goes evenly. One line: it "
-                    "stays. Without times: evenly spread.",
+                    "then left, top, right and bottom of the box as shares of the picture. Between keyframes the box goes evenly. One "
+                    "line: it stays. Without times: evenly spread.",
                 ),
                 io.Custom("BOUNDING_BOX").Input(
                     "bboxes", optional=True, tooltip="ComfyUI's own boxes in place of the text: one keyframe each, evenly spread.",
                 ),
                 io.Int.Input("width", default=512, min=1, max=16384, advanced=True, tooltip="Of the picture that bboxes was drawn on."),
                 io.Int.Input("height", default=512, min=1, max=16384, advanced=True, tooltip="Of the picture that bboxes was drawn on."),
-                TRACKS.Input("tracks", optional=True, tooltip="Other objects, which this one is added to."),
+                tracks_input(),
             ],
             outputs=[TRACKS.Output(display_name="tracks", tooltip="For Peekaboo, or for the next Box Track.")],
         )  # fmt: skip
@@ -81,7 +84,7 @@ class MaskTrack(io.ComfyNode):
             inputs=[
                 phrase_input(),
                 io.Mask.Input("masks", tooltip="Where the object is. Several are spread evenly over the clip."),
-                TRACKS.Input("tracks", optional=True, tooltip="Other objects, which this one is added to."),
+                tracks_input(),
             ],
             outputs=[TRACKS.Output(display_name="tracks", tooltip="For Peekaboo, or for the next track.")],
         )

@@ -23,8 +23,8 @@ class DrawCondition(io.ComfyNode):
             search_aliases=["freecontrol", "playground", "silhouette", "edge map", "scribble", "depth map", "test image"],
             inputs=[
                 io.Combo.Input(
-                    "kind", options=[*conditions.KINDS, EACH], tooltip="Silhouette: a filled light shape. Edge: its outline. Scribble: "
-                    "an outline by a quick hand. Depth: nearer is lighter. Each in turn: a batch with all of these.",
+                    "kind", options=[*conditions.KINDS, EACH], tooltip="Silhouette: a filled light shape. Edge: its outline. Scribble: an "
+                    "outline by a quick hand. Depth: nearer is lighter. Each in turn: a batch with all of these.",
                 ),
                 io.Combo.Input("shape", options=[ANY, *world.SHAPES], default="star", tooltip="What is drawn; any: each time another."),
                 io.Int.Input("batch_size", default=1, min=1, max=MOST_PICTURES, tooltip="How many pictures; place, size and turn differ."),
@@ -36,8 +36,8 @@ class DrawCondition(io.ComfyNode):
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The condition, for Structure From Image."),
                 io.Mask.Output(
-                    display_name="mask", tooltip="Where the shape is, for Structure From Image or Condition Overlap; of a scribble, "
-                    "what was meant.",
+                    display_name="mask", tooltip="Where the shape is, for Structure From Image or Condition Overlap; of a scribble, what "
+                    "was meant.",
                 ),
             ],
         )  # fmt: skip

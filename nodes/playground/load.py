@@ -13,9 +13,9 @@ class LoadPlayground(io.ComfyNode):
             display_name="Load Playground Model",
             category="FreeSteer",
             description=(
-                "A tiny text-to-image model that comes with FreeSteer: 128 x 128 pictures of one to three coloured shapes, such as "
-                "'a red star on grass'. It runs on any computer in seconds, and every stock node works on it. "
-                "Use it to learn a node before you try it on your own checkpoint."
+                "A tiny text-to-image model that comes with FreeSteer: 128 x 128 pictures of one to three coloured shapes, such as 'a red "
+                "star on grass'. It runs on any computer in seconds, and every stock node works on it. Use it to learn a node before you "
+                "try it on your own checkpoint."
             ),
             search_aliases=["freesteer", "test model", "tiny model", "demo model", "toy model", "load checkpoint"],
             inputs=[],

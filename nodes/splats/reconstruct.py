@@ -45,8 +45,8 @@ class ReconstructSplats(io.ComfyNode):
                     "Standard: sharper. Quality: for a GPU.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="What to leave out, such as people who walk, or the sky: white there. One for all, "
-                    "or one for each.",
+                    "mask", optional=True, tooltip="What to leave out, such as people who walk, or the sky: white there. One for all, or "
+                    "one for each.",
                 ),
                 CAMERA_PATH.Input(
                     "cameras", optional=True, tooltip="Where the cameras are, if you know: of COLMAP or nerfstudio by Load Camera Path, or "

@@ -41,8 +41,8 @@ def depth_inputs() -> list:
             "move, which takes longer and a camera that does not only turn.",
         ),
         io.Combo.Input(
-            "depth_kind", options=list(DEPTH_KINDS), default=INVERSE, tooltip="Near is bright: 1 / distance, as of Depth Anything 1 "
-            "and 2, and MoGe. Far is bright: distance itself, in any unit. Linear: the negative of distance, as Depth Anything 3 is drawn.",
+            "depth_kind", options=list(DEPTH_KINDS), default=INVERSE, tooltip="Near is bright: 1 / distance, as of Depth Anything 1 and 2, "
+            "and MoGe. Far is bright: distance itself, in any unit. Linear: the negative of distance, as Depth Anything 3 is drawn.",
         ),
         io.Float.Input(
             "field_of_view", default=FIELD_OF_VIEW, min=5.0, max=150.0, step=0.5, tooltip="Of the camera, over the picture's width, in "

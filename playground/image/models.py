@@ -1,5 +1,7 @@
 """The playground as the host's own MODEL, CLIP and VAE objects."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -70,11 +72,18 @@ class Playground(comfy.supported_models_base.BASE):
 
 def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
     """A MODEL; `weights` are those of the diffusion model alone."""
-    config = Playground(dict(UNET))
+    eps = partial(comfy.model_base.BaseModel, model_type=comfy.model_base.ModelType.EPS)
+    return build_patcher(Playground(dict(UNET)), eps, weights)
+
+
+def build_patcher(
+    config: comfy.supported_models_base.BASE, build: Callable[..., comfy.model_base.BaseModel], weights: dict[str, Tensor] | None
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL in float32, on the host's device."""
     config.set_inference_dtype(torch.float32, None)
     device = comfy.model_management.get_torch_device()
     offload = comfy.model_management.unet_offload_device()
-    model = comfy.model_base.BaseModel(config, model_type=comfy.model_base.ModelType.EPS, device=offload)
+    model = build(config, device=offload)
     if weights is not None:
         model.diffusion_model.load_state_dict(weights)
     return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import comfy.model_base
-import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
-import comfy.supported_models_base
-import torch
 from torch import Tensor
 
 from .. import text
@@ -47,28 +44,16 @@ class FrameLatent(image_models.PlaygroundLatent):
     temporal_downscale_ratio = 1
 
 
-class PlaygroundVideo(comfy.supported_models_base.BASE):
+class PlaygroundVideo(image_models.Playground):
     """A Wan-like model."""
 
-    freesteer_playground = True
-    unet_config: ClassVar[dict] = {}
-    unet_extra_config: ClassVar[dict] = {}
     latent_format = FrameLatent
     sampling_settings: ClassVar[dict] = {"shift": SHIFT}
-    memory_usage_factor = 1.0
-    supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.float32]
 
 
 def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
     """A MODEL; `weights` are those of the transformer alone."""
-    config = PlaygroundVideo(dict(WAN))
-    config.set_inference_dtype(torch.float32, None)
-    device = comfy.model_management.get_torch_device()
-    offload = comfy.model_management.unet_offload_device()
-    model = comfy.model_base.WAN21(config, device=offload)
-    if weights is not None:
-        model.diffusion_model.load_state_dict(weights)
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    return image_models.build_patcher(PlaygroundVideo(dict(WAN)), comfy.model_base.WAN21, weights)
 
 
 def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:

@@ -21,12 +21,11 @@ from ...training.settings import Settings
 from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
+from ..noise_loss import ATTENTION_WEIGHT, OBJECT_WEIGHT
 from . import models
 
 STAGES = ((0.3, 1, 96), (0.5, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
 EARLIER = 8  # every so many steps is one of the stage before
-ATTENTION_WEIGHT = 0.02
-OBJECT_WEIGHT = 2.0  # as in the image playground
 
 
 class VideoTransformer(nn.Module):

@@ -3,14 +3,13 @@
 Predicts noise on the schedule of Stable Diffusion. The frames of a clip lie in the batch, as with SVD and AnimateDiff.
 """
 
+from functools import partial
 from pathlib import Path
 
 import comfy.conds
 import comfy.model_base
-import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
-import torch
 from torch import Tensor
 
 from ...host.models.frames import clip_length
@@ -51,14 +50,8 @@ class VideoUNet(comfy.model_base.BaseModel):
 
 def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
     """A MODEL; `weights` are those of the whole U-Net."""
-    config = image_models.Playground(dict(UNET))
-    config.set_inference_dtype(torch.float32, None)
-    device = comfy.model_management.get_torch_device()
-    offload = comfy.model_management.unet_offload_device()
-    model = VideoUNet(config, model_type=comfy.model_base.ModelType.EPS, device=offload)
-    if weights is not None:
-        model.diffusion_model.load_state_dict(weights)
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    eps = partial(VideoUNet, model_type=comfy.model_base.ModelType.EPS)
+    return image_models.build_patcher(image_models.Playground(dict(UNET)), eps, weights)
 
 
 def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:

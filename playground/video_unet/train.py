@@ -5,15 +5,12 @@ https://arxiv.org/abs/2307.04725); the text encoder begins as the image playgrou
 """
 
 import random
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import comfy.ops
 import comfy.sd
 import torch
-from comfy.model_sampling import ModelSamplingDiscrete
 from torch import Tensor, nn
 
 from ...host.gradients.attention import with_derivative
@@ -24,14 +21,12 @@ from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
+from ..noise_loss import Noising, NoisyBatch, noise_loss
 from ..weights import load_compact
 from ..world.motion import FRAMES
 from . import models
 
 CLIPS_A_STEP = 5
-ATTENTION_WEIGHT = 0.02
-MIN_SNR = 5.0
-OBJECT_WEIGHT = 2.0  # these as in the image playground
 
 
 class VideoDiffusion(nn.Module):
@@ -74,48 +69,20 @@ class VideoDiffusion(nn.Module):
         return predicted.unflatten(0, (-1, frames))
 
 
-@dataclass
-class Batch:
-    """Noisy latents (B, F, 4, 16, 16) at times t and noise levels sigma (B), with the noise in them, the words (B, tokens), what
-    they speak of, and masks (B, F, 4, 16, 16) of that."""
-
-    noisy: Tensor
-    noise: Tensor
-    t: Tensor
-    sigma: Tensor
-    tokens: Tensor
-    groups: Tensor
-    masks: Tensor
-
-
 class Batches:
     """The batch of each step, from encoded clips."""
 
     def __init__(self, data: ClipLatents) -> None:
         self.data = data
-        self.sigmas: Any = ModelSamplingDiscrete().sigmas
+        self.noising = Noising()
 
-    def __call__(self, step: int, generator: torch.Generator) -> Batch:
+    def __call__(self, step: int, generator: torch.Generator) -> NoisyBatch:
         part = self.data.excerpts(CLIPS_A_STEP, FRAMES, models.LANGUAGE, random.Random(generator.initial_seed()))
-        t = torch.randint(1000, (CLIPS_A_STEP,), generator=generator)
-        noise = torch.randn(part.latent.shape, generator=generator)
-        sigma = self.sigmas[t]
-        at = sigma.view(-1, 1, 1, 1, 1)
-        return Batch((part.latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, part.tokens, part.groups, part.masks)
+        return self.noising(part.latent, part.tokens, part.groups, part.masks, generator)
 
 
-def denoising_loss(network: VideoDiffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """The noise loss, weighted by time and place, and the loss of where the attention looks."""
-    predicted = network(batch.noisy, batch.t, batch.tokens).float()
-    snr = 1 / batch.sigma**2
-    importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, :, :1])
-    error = (importance * (predicted - batch.noise).square()).mean((1, 2, 3, 4)) / importance.mean((1, 2, 3, 4))
-    denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
-    said = batch.tokens[:, 1] != text.END
-    frames = batch.noisy.shape[1]
-    weight = (snr / (1 + snr) * said).repeat_interleave(frames)
-    attention = network.looks.loss(batch.groups.repeat_interleave(frames, 0), batch.masks.flatten(0, 1)[:, None], weight)
-    return denoising + ATTENTION_WEIGHT * attention, {"noise": error.mean(), "attention": attention}
+def loss(network: VideoDiffusion, batch: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    return noise_loss(network(batch.noisy, batch.t, batch.tokens).float(), batch, network.looks)
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
@@ -125,5 +92,5 @@ def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) 
     network = VideoDiffusion()
     network.begin()
     run = Run(network, Settings(steps, learning_rate=1e-3, seed=seed, bfloat16=True), folder)
-    average = run.go(Batches(data), partial(denoising_loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+    average = run.go(Batches(data), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
     return {name: weight for name, weight in average.items() if name.startswith("words.") or models.is_temporal(name)}

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from freesteer.tools.draw_workflows import WINDOW, open_page, open_template, wait_for_template
 from freesteer.tools.load_pack import ROOT
 from freesteer.tools.server import Server
 from freesteer.tools.workplace import CHROMIUM_FLAGS, find_chromium
 from numpy.typing import NDArray
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from .conftest import load, needs_files, skip_without_splats
-
-playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: use `python run.py test`")
-from freesteer.tools.draw_workflows import WINDOW, open_page, open_template, wait_for_template  # noqa: E402  (it needs playwright as well)
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = """app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types))
@@ -91,7 +90,7 @@ def browser() -> Iterator[Any]:
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    with playwright.sync_playwright() as running:
+    with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()

@@ -1,6 +1,7 @@
 """The rasteriser against formulas written down plainly, in float64."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_a_background_may_be_a_picture():
 def test_projection_is_gsplats():
     """An independent implementation of the same formulas, https://github.com/nerfstudio-project/gsplat. In float64: float32 itself
     is off by 1e-5 of a pixel's number."""
-    gsplat = pytest.importorskip("gsplat.cuda._torch_impl")
+    gsplat = import_module("gsplat.cuda._torch_impl")
     scene, view = join([reference.cloud(200, 0, 0.1, degree=3), reference.cloud(200, 1, 0.3, degree=3)]), reference.view((40, 60))
     scene, camera = scene.to(torch.float64), Camera(view.pose.double(), view.focal.double(), view.centre.double(), view.size)
     intrinsics = torch.tensor([[camera.focal[0], 0, camera.centre[0]], [0, camera.focal[1], camera.centre[1]], [0, 0, 1.0]]).double()

@@ -71,6 +71,22 @@ def test_a_frame_is_placed_by_points_of_known_depth():
     assert torch.equal(flow.step(here, moved(here, depth, pose), 1 / depth, ~sure, NOISE), torch.eye(4))  # nothing known: it stays
 
 
+def test_a_frame_lies_where_the_robust_cost_is_least():
+    """Of log(1 + |error|^2 / noise^2), summed over what is sure: its slope there is little beside that nearby, where points are off."""
+    here, depth = seen()
+    pose = cameras.exponential(torch.tensor([0.04, -0.02, 0.05, 0.01, 0.02, -0.01]))
+    sure = torch.arange(len(here)) % 7 > 0
+    there = wrong(moved(here, depth, pose) + NOISE / 2 * torch.randn(here.shape, generator=torch.Generator().manual_seed(2)))
+
+    def slope(at: torch.Tensor) -> float:
+        change = torch.zeros(6, requires_grad=True)
+        error = there - moved(here, depth, cameras.exponential(change) @ at)
+        return float(torch.autograd.grad((sure * (error.square().sum(-1) / NOISE**2).log1p()).sum(), change)[0].norm())
+
+    found = flow.step(here, there, 1 / depth, sure, NOISE)
+    assert slope(found) < 0.003 * slope(cameras.exponential(torch.full((6,), 1e-3)) @ found)
+
+
 def test_points_are_found_again_between_pixels():
     draw = torch.Generator().manual_seed(0)
     wide = F.interpolate(torch.rand(1, 3, 24, 24, generator=draw), (192, 192), mode="bicubic")[..., 20:-20, 20:-20]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from freesteer.core.tracking.levenberg import levenberg_marquardt
-from freesteer.core.tracking.normal_equations import add_priors, fixed_parameters, normal_equations
+from freesteer.core.tracking.normal_equations import MOSTLY_SEEN, add_priors, fixed_parameters, linearised, normal_equations
 from freesteer.core.tracking.state import FOCAL, LOG_SCALE, PER_FRAME, SHIFT, retract
 from freesteer.tests.core.tracking.analytic import COUNT, level, state
 
@@ -20,6 +20,19 @@ def test_the_gradient_is_that_of_the_cost(inverse):
         ends = [normal_equations(maps, retract(at, sign * step), PAIRS, FREE).cost for sign in (1, -1)]
         wanted.append((ends[0] - ends[1]) / 4e-6)
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-5, atol=1e-5 * float(found.abs().max()))
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_the_cost_is_a_mean_over_what_is_seen(monkeypatch, at_once: int):
+    """However many pairs are linearised at once."""
+    at, maps = state(False), level(False)
+    monkeypatch.setattr("freesteer.core.tracking.normal_equations.pairs_at_once", lambda _: at_once)
+    each = linearised(maps, at, PAIRS)
+    square = each.picture.square() + each.depth.square()
+    seen = each.warped.seen.double()
+    priors = add_priors(torch.zeros(len(FREE), len(FREE), dtype=torch.float64), torch.zeros(len(FREE), dtype=torch.float64), at)
+    wanted = float((seen * (1 + square).log()).sum() / seen.sum()) + 2 * max(0.0, MOSTLY_SEEN - float(seen.mean())) + priors
+    assert normal_equations(maps, at, PAIRS, FREE).cost == pytest.approx(wanted, rel=1e-9)
 
 
 def test_priors_have_the_gradient_and_the_curvature_of_their_cost():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import torch.nn.functional as F
 from freesteer.core.geometry import cameras
@@ -18,7 +19,7 @@ WIDTHS = FOCAL / SIZE[1]
 @pytest.fixture(scope="module")
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures (2, h, w, 3) around both centres, and their depth (2, h, w) in metres: that of the right one is carried over."""
-    left, right, disparity = pytest.importorskip("skimage.data").stereo_motorcycle()
+    left, right, disparity = skimage.data.stereo_motorcycle()
     height, width = SIZE
     top, here, there = (round(c - n / 2) for c, n in zip((CENTRE[1], CENTRE[0], CENTRE[0] + APART), (height, width, width), strict=True))
     pictures = torch.from_numpy(np.stack([left[top:, here:][:height, :width], right[top:, there:][:height, :width]])).float() / 255

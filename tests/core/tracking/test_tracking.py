@@ -32,6 +32,8 @@ def test_the_cameras_of_an_exact_clip_are_found(clip):
     assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.015
     assert trajectory.rpe(tracked.path(SIZE).poses, clip.path.poses)[1] < 0.1
     assert tracked.lost == [] and tracked.confidence.min() > 0.8
+    levels = len(tracked.levels)
+    assert levels > 1 and tracked.iterations == 4 * (tracking.STEPS * levels + tracking.LOCAL_STEPS) + tracking.GLOBAL_STEPS * levels
 
 
 def test_of_a_long_clip_the_frames_between_follow_the_keyframes(clip, monkeypatch):

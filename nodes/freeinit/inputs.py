@@ -1,5 +1,7 @@
 """What the FreeInit nodes ask for, and whether it can be done."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ...core.freeinit import filters
@@ -113,7 +115,7 @@ def settings_of(**inputs) -> FreeInitSettings:
         raise checks.InputError(
             "restart is 1, where a flow model is given nothing but noise, so nothing of the pass before would stay: choose 0.5 to 0.99."
         )
-    settings = {name: checks.number(name, value, *NUMBERS[name]) for name, value in inputs.items() if name in NUMBERS}
+    settings: dict[str, Any] = {name: checks.number(name, value, *NUMBERS[name]) for name, value in inputs.items() if name in NUMBERS}
     settings |= {FIELDS.get(name, name): checks.whole(name, value, *WHOLE[name]) for name, value in inputs.items() if name in WHOLE}
     for name in ("spatial", "temporal"):
         settings[f"{name}_last"] = _last(f"{name}_last", inputs.get(f"{name}_last", SAME), settings[name])

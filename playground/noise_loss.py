@@ -1,0 +1,61 @@
+"""What the image playground and the video U-Net are trained with: batches of noisy latents, and the error of the noise found in them.
+
+The error is min-SNR weighted (https://arxiv.org/abs/2303.09556); a small term asks the cross-attention to look at the words of
+the thing that a pixel shows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_sampling import ModelSamplingDiscrete
+from torch import Tensor
+
+from . import text
+from .attention_loss import Looks
+
+ATTENTION_WEIGHT = 0.02
+MIN_SNR = 5.0
+OBJECT_WEIGHT = 2.0  # pixels of objects count so much more than the ground, which most of a picture is
+
+
+@dataclass
+class NoisyBatch:
+    """Noisy latents of pictures (B, 4, 16, 16) or clips (B, F, 4, 16, 16) at times t and noise levels sigma (B), with the noise in
+    them; the words (B, tokens), what each speaks of, and masks of that, of the latents' form."""
+
+    noisy: Tensor
+    noise: Tensor
+    t: Tensor
+    sigma: Tensor
+    tokens: Tensor
+    groups: Tensor
+    masks: Tensor
+
+
+class Noising:
+    """Adds noise of a level drawn from the schedule of Stable Diffusion."""
+
+    def __init__(self) -> None:
+        self.sigmas: Any = ModelSamplingDiscrete().sigmas
+
+    def __call__(self, latent: Tensor, tokens: Tensor, groups: Tensor, masks: Tensor, generator: torch.Generator) -> NoisyBatch:
+        t = torch.randint(1000, (len(latent),), generator=generator)
+        noise = torch.randn(latent.shape, generator=generator)
+        sigma = self.sigmas[t]
+        at = sigma.view(-1, *[1] * (latent.ndim - 1))
+        return NoisyBatch((latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, tokens, groups, masks)
+
+
+def noise_loss(predicted: Tensor, batch: NoisyBatch, looks: Looks) -> tuple[Tensor, dict[str, Tensor]]:
+    """The noise loss, weighted by time and place, and the loss of where the attention looks."""
+    snr = 1 / batch.sigma**2
+    importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[..., :1, :, :])
+    error = (importance * (predicted - batch.noise).square()).flatten(1).mean(1) / importance.flatten(1).mean(1)
+    denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
+    said = batch.tokens[:, 1] != text.END
+    masks = batch.masks.flatten(0, -4)  # one row a picture or frame, as the network has them
+    frames = len(masks) // len(said)
+    weight = (snr / (1 + snr) * said).repeat_interleave(frames)
+    attention = looks.loss(batch.groups.repeat_interleave(frames, 0), masks[:, None], weight)
+    return denoising + ATTENTION_WEIGHT * attention, {"noise": error.mean(), "attention": attention}

@@ -1,0 +1,105 @@
+"""The playground's video models before and while they are trained; what they draw is measured by `bench playground_video`."""
+
+import pytest
+import torch
+from freesteer.playground import text
+from freesteer.playground.attention_loss import GROUPS, Looks
+from freesteer.playground.frame_vae import build_frame_vae
+from freesteer.playground.image import models as image
+from freesteer.playground.image.train_diffusion import Diffusion
+from freesteer.playground.noise_loss import Noising, noise_loss
+from freesteer.playground.video_dit import models as video_dit
+from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
+from freesteer.playground.video_unet import models as video_unet
+from freesteer.playground.video_unet.train import VideoDiffusion
+from freesteer.playground.weights import load_compact
+
+
+def of_image(prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): w for name, w in load_compact(image.WEIGHTS).items() if name.startswith(prefix)}
+
+
+@pytest.fixture(scope="module")
+def both_vaes():
+    return build_frame_vae(of_image("vae.")), image.build_vae(of_image("vae."))
+
+
+def test_frames_are_encoded_and_decoded_one_by_one(both_vaes):
+    of_frames, of_pictures = both_vaes
+    pictures = torch.rand(3, 64, 48, 3, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        latent, each = of_frames.encode(pictures), of_pictures.encode(pictures)
+        assert latent.shape == (1, 4, 3, 8, 6)
+        torch.testing.assert_close(latent[0].movedim(0, 1), each)
+        decoded = of_frames.decode(latent)
+        assert decoded.shape == (1, 3, 64, 48, 3)
+        torch.testing.assert_close(decoded[0], of_pictures.decode(each))
+        assert of_frames.decode_tiled(latent, tile_x=8, tile_y=8, overlap=2, tile_t=8, overlap_t=2).shape == decoded.shape
+        assert torch.equal(of_frames.encode(torch.stack([pictures, pictures]))[1], latent[0])
+        assert of_frames.decode(each).shape == (3, 64, 48, 3)  # latents of pictures stay pictures
+
+
+def test_new_temporal_layers_leave_the_image_playgrounds_frames_as_they_are():
+    video, picture = VideoDiffusion(), Diffusion()
+    video.begin()
+    picture.unet.load_state_dict(of_image("unet."))
+    picture.words.load_state_dict(of_image("words."))
+    trained = {name for name, weight in video.unet.named_parameters() if weight.requires_grad}
+    assert trained and trained.isdisjoint(name for name, _ in picture.unet.named_parameters())
+    noisy = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    times, words = torch.tensor([900.0, 200.0]), ("a red star on grass", "a blue circle")
+    with torch.no_grad():
+        found = video(noisy, times, tokens(words, video_unet.LANGUAGE))
+        for frame in range(3):
+            alone = picture(noisy[:, frame], times, tokens(words, image.LANGUAGE))
+            off = (found[:, frame] - alone).abs().mean() / alone.abs().mean()
+            assert off < 0.02  # not 0: a prompt has more padding here
+        shuffled = video(noisy.flip(1), times, tokens(words, video_unet.LANGUAGE))
+    torch.testing.assert_close(shuffled.flip(1), found, atol=1e-4, rtol=1e-4)
+
+
+def tokens(prompts: tuple[str, ...], language: text.Language) -> torch.Tensor:
+    clip = text.build_clip(language, text.TextModel(language.config, torch.float32, "cpu", text.comfy.ops.disable_weight_init).state_dict())
+    rows = [next(iter(clip.tokenize(prompt).values()))[0] for prompt in prompts]
+    return torch.tensor([[int(token[0]) for token in row] for row in rows])
+
+
+@pytest.mark.parametrize("frames", [(), (3,)])
+def test_the_loss_of_noise_is_least_at_the_noise(frames: tuple[int, ...]):
+    class NoLooks(Looks):
+        def __init__(self) -> None: ...
+
+        def loss(self, groups: torch.Tensor, masks: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            assert len(groups) == len(masks) == len(weight) == 2 * (frames[0] if frames else 1) and masks.shape[1:] == (1, GROUPS, 16, 16)
+            return weight.sum() * 0
+
+    draw = torch.Generator().manual_seed(0)
+    latent, masks = (torch.randn(2, *frames, 4, 16, 16, generator=draw) for _ in range(2))
+    masks = (masks > 0).float()
+    words = torch.ones(2, 5, dtype=torch.long)
+    batch = Noising()(latent, words, words, masks, draw)
+    at = batch.sigma.view(-1, *[1] * (latent.ndim - 1))
+    torch.testing.assert_close(batch.noisy * (1 + at**2).sqrt(), latent + at * batch.noise)
+    assert float(noise_loss(batch.noise, batch, NoLooks())[0]) == 0
+    ground = masks[..., 0, :, :]
+    off = batch.noise.clone()
+    off[..., 0, :, :] += ground
+    loss, parts = noise_loss(off, batch, NoLooks())
+    share = ground.flatten(1).mean(1) / 4 / (2 - ground).flatten(1).mean(1)  # a pixel of an object counts twice
+    assert float(parts["noise"]) == pytest.approx(float(share.mean()), rel=1e-5)
+    assert float(loss) == pytest.approx(float((share * (5 * batch.sigma**2).clamp(max=1)).mean()), rel=1e-5)
+
+
+def test_stages_go_from_single_frames_to_whole_clips():
+    frames = [stage_of(step, 1000)[0] for step in range(1000)]
+    assert frames[:300] == [1] * 300 and set(frames[300:500]) == {1, 5} and set(frames[500:]) == {5, 13}
+    assert [stage_of(step, 10)[0] for step in (9, 8)] == [13, 5]
+    assert len({frames * clips // 20 for _, frames, clips in STAGES}) <= 2  # about as many frames a step
+
+
+def test_the_video_transformer_takes_clips_of_any_length():
+    network = VideoTransformer()
+    words = tokens(("a red circle moving left",), video_dit.LANGUAGE)
+    for frames in (1, 5, 13):
+        with torch.no_grad():
+            assert network(torch.randn(1, 4, frames, 16, 16), torch.tensor([0.5]), words).shape == (1, 4, frames, 16, 16)

@@ -4,7 +4,7 @@ It is put around the host's attention, and around what another pack has put ther
 attention backend serves. Rows of other prompts, and of the unconditional branch, attend to all of their text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ...core.attention.grouped import ANYTHING, Part, grouped_attention, parts, take
 from ..gradients.attention import OVERRIDE
 from ..models.attention_sites import Site, watching
+
+Plans = dict[Hashable, list[Part]]
 
 
 class LabelError(ValueError):
@@ -60,10 +62,11 @@ class How:
 
 
 def labelled(
-    run: Callable[[dict[str, Any]], Tensor], options: dict[str, Any], labels: Labels, rows: Rows, how: How, diffusion_model: nn.Module
-) -> Tensor:
-    """One evaluation of a model, with attention by label; `run` is given the transformer_options to use."""
-    plans: dict[tuple[Any, ...], list[Part]] = {}
+    run: Callable[[dict[str, Any]], Tensor], options: dict[str, Any], labels: Labels, rows: Rows, how: How, diffusion_model: nn.Module,
+    plans: Plans,
+) -> Tensor:  # fmt: skip
+    """One evaluation of a model, with attention by label; `run` is given the transformer_options to use. plans: what earlier evaluations
+    with the same labels found out; this adds to it."""
     before = options.get(OVERRIDE)
     with watching(diffusion_model, how.where) as running:
 
@@ -77,7 +80,7 @@ def labelled(
             v = v.flatten(2) if v.ndim > q.ndim else v  # Stable Diffusion 3 leaves the heads of values apart
             if site is None:
                 return attend(q, k, v, mask)
-            key = (site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2])
+            key = (rows, site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2], q.device)
             if key not in plans:
                 query_labels, members = tables(site, rows, labels, how.everywhere, q.shape[-2], k.shape[-2])
                 plans[key] = [part.to(q.device) for part in parts(query_labels, members)]

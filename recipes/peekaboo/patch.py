@@ -18,7 +18,7 @@ from ...host.models import families
 from ...host.models.attention_sites import sites
 from ...host.models.frames import clip_length
 from ...host.models.taps import CONDITIONAL
-from ...host.sampling.by_label import How, Rows, labelled
+from ...host.sampling.by_label import How, Plans, Rows, labelled
 from ...host.sampling.sigma_range import SigmaRange
 
 KEY = "freesteer_peekaboo"
@@ -119,6 +119,7 @@ class Patch:
     encoded: Tensor
     how: How
     frames: str
+    plans: Plans = field(default_factory=dict, compare=False)
 
     def outer_sample(self, executor, *args: Any, **named: Any) -> Tensor:
         """Looks first whether the prompt is there."""
@@ -126,7 +127,10 @@ class Patch:
             raise PeekabooError(
                 "The sampler's positive prompt is not the one that Peekaboo knows the words of: connect Peekaboo's own positive output."
             )
-        return executor(*args, **named)
+        try:
+            return executor(*args, **named)
+        finally:
+            self.plans.clear()  # they lie on the device
 
     def apply_model(self, executor, x: Tensor, timestep: Tensor, *args: Any, **named: Any) -> Tensor:
         base = executor.class_obj
@@ -144,7 +148,7 @@ class Patch:
         def run(options: dict[str, Any]) -> Tensor:
             return executor(x, timestep, transformer_options=options, **arguments)
 
-        return labelled(run, options, self.objects, rows, self.how, base.diffusion_model)
+        return labelled(run, options, self.objects, rows, self.how, base.diffusion_model, self.plans)
 
     def _is_ours(self, encoded: Tensor | None) -> bool:
         return encoded is not None and encoded.shape[1:] == self.encoded.shape[1:] and torch.equal(encoded[:1], self.encoded.to(encoded))

@@ -118,6 +118,11 @@ def test_there_and_back_it_is_the_same_camera(seed):
     assert again.size == camera.size
 
 
+def test_of_two_focal_lengths_the_host_gets_the_geometric_mean():
+    camera = cameras.Camera(pose(0), torch.tensor([90.0, 40.0]), torch.tensor([45.0, 30.0]), (60, 90))
+    assert load3d_camera.to_host(camera)["fov"] == pytest.approx(math.degrees(2 * math.atan(30 / 60)))
+
+
 def test_the_target_lies_straight_ahead():
     camera = cameras.from_focal(pose(0), 70.0, (60, 90))
     target = load3d_camera.to_host(camera, distance=2.5)["target"]

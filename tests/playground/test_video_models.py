@@ -1,5 +1,6 @@
 """The playground's video models before and while they are trained; what they draw is measured by `bench playground_video`."""
 
+import comfy.ops
 import pytest
 import torch
 from freesteer.playground import text
@@ -59,7 +60,7 @@ def test_new_temporal_layers_leave_the_image_playgrounds_frames_as_they_are():
 
 
 def tokens(prompts: tuple[str, ...], language: text.Language) -> torch.Tensor:
-    clip = text.build_clip(language, text.TextModel(language.config, torch.float32, "cpu", text.comfy.ops.disable_weight_init).state_dict())
+    clip = text.build_clip(language, text.TextModel(language.config, torch.float32, "cpu", comfy.ops.disable_weight_init).state_dict())
     rows = [next(iter(clip.tokenize(prompt).values()))[0] for prompt in prompts]
     return torch.tensor([[int(token[0]) for token in row] for row in rows])
 

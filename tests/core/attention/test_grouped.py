@@ -49,8 +49,8 @@ def test_one_label_is_plain_attention_without_a_copy():
     q, k, v, *_ = problem()
     blocks = grouped.parts(torch.zeros(1, 24, dtype=torch.long), torch.ones(1, 1, 18, dtype=torch.bool))
     seen = []
-    grouped.grouped_attention(lambda part, *tensors: seen.extend(tensors) or attend(part, *tensors), q, k, v, blocks)
-    assert all(a is b for a, b in zip(seen, (q, k, v), strict=True))
+    found = grouped.grouped_attention(lambda part, *tensors: seen.append(tensors) or tensors[0], q, k, v, blocks)
+    assert found is q and all(a is b for a, b in zip(seen[0], (q, k, v), strict=True))
 
 
 def test_a_label_without_keys_attends_to_all():

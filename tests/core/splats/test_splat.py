@@ -10,9 +10,10 @@ from freesteer.core.geometry import cameras
 from freesteer.core.geometry.cameras import Camera
 from freesteer.core.geometry.rotations import matrix, quaternion
 from freesteer.core.splats import compositing, harmonics
+from freesteer.core.splats.fitting import DEPTH_WEIGHT, difference
 from freesteer.core.splats.gaussians import Gaussians, join
 from freesteer.core.splats.projection import project
-from freesteer.core.splats.rasteriser import render
+from freesteer.core.splats.rasteriser import Rendered, render
 from torch import Tensor
 
 SCENES = ("dense", "sparse", "huge", "sub-pixel", "behind", "rim")
@@ -85,6 +86,16 @@ def test_each_derivative_is_that_of_differences(part: str):
             above, below = (energy({**values, part: start + sign * change}) for sign in (1, -1))
             wanted.view(-1)[place] = (above - below) / (2 * step)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7 * float(wanted.abs().max()))
+
+
+def test_depth_counts_where_it_is_known_and_something_is_shown():
+    """However near it is; as a share of itself."""
+    shown = Rendered(torch.zeros(12, 11, 3), torch.ones(12, 11), torch.full((12, 11), 0.6))
+    shown.alpha[6:] = 0
+    depth = torch.full((12, 11), 0.5)
+    depth[:, 5:] = 0
+    of_depth = difference(shown, shown.colour, depth, torch.zeros(2)) - difference(shown, shown.colour, None, torch.zeros(2))
+    assert float(of_depth) == pytest.approx(DEPTH_WEIGHT * 0.2, rel=1e-4)
 
 
 def test_gradients_of_a_scene_with_edges_are_those_of_differences():

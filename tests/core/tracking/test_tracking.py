@@ -8,6 +8,7 @@ from freesteer.core.geometry import cameras, trajectory
 from freesteer.core.splats.fitting import fit, grown, points_of, refine_pose
 from freesteer.core.splats.rasteriser import render
 from freesteer.core.tracking import tracking
+from freesteer.core.tracking.bundle import agreement
 from freesteer.core.tracking.fusion import fused
 from freesteer.core.tracking.pyramid import pyramid
 from freesteer.core.tracking.state import at_rest
@@ -49,6 +50,15 @@ def test_of_a_long_clip_the_frames_between_follow_the_keyframes(clip, monkeypatc
     tracked = track(clip.frames, clip.depth, clip.depth > 0, focal_of(clip))
     assert trajectory.ate(tracked.path(SIZE).positions, clip.path.positions) < 0.015
     assert together.count(3) >= len(tracked.levels) and together[-1] == 1  # keys 0, 2, 4; then 1 and 3, each alone
+
+
+def test_agreement_is_a_share_of_what_is_known_of_the_first_of_a_pair(clip):
+    twice, known = (torch.stack([each[0], each[0]]) for each in (clip.frames, clip.depth > 0))
+    known[0, :, : SIZE[1] // 2] = False
+    level = pyramid(twice, clip.depth[[0, 0]], known)[-1]
+    state = at_rest(focal_of(clip), clip.depth[[0, 0]], known, False)
+    for pair, share in (((0, 1), 1.0), ((1, 0), 0.5)):
+        assert agreement(level, state, [pair]).tolist() == pytest.approx([share] * 2, abs=0.15)
 
 
 @pytest.mark.parametrize("inverse", [False, True])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from freesteer.core.peekaboo.boxes import BoxError
 from freesteer.host.models.prompt_tokens import PhraseError
+from freesteer.host.sampling import by_label
 from freesteer.nodes.common.checks import InputError
 from freesteer.playground.image import models
 from freesteer.playground.referee import referee
@@ -81,6 +82,18 @@ def test_at_strength_0_and_afterwards_the_model_is_as_it_was(playground):
     assert torch.equal(draw(playground, model, positive, steps=3)[1], plain)
     draw(playground, *peekaboo(playground, track()), steps=3)
     assert torch.equal(draw(playground, playground[0], positive, steps=3)[1], plain)
+
+
+def test_places_are_looked_up_once_a_run_and_not_kept(playground, monkeypatch):
+    looked_up, tables = [], by_label.tables
+    monkeypatch.setattr(by_label, "tables", lambda *arguments: looked_up.append(1) or tables(*arguments))
+    model, positive = peekaboo(playground, track(), end_percent=1.0)
+    counts = []
+    for steps in (1, 3):
+        looked_up.clear()
+        draw(playground, model, positive, steps=steps)
+        counts.append(len(looked_up))
+    assert counts[0] == counts[1] > 0  # the second run found nothing left of the first
 
 
 def test_the_track_is_drawn_as_it_goes():

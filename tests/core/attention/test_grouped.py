@@ -53,6 +53,13 @@ def test_one_label_is_plain_attention_without_a_copy():
     assert found is q and all(a is b for a, b in zip(seen[0], (q, k, v), strict=True))
 
 
+def test_a_block_goes_to_a_device_whole():
+    block = grouped.Part(torch.arange(2), torch.zeros(2, 3, dtype=torch.long), None)
+    moved = block.to(torch.device("meta"))
+    assert moved.rows is not None and moved.queries is not None and moved.keys is None
+    assert moved.rows.is_meta and moved.queries.is_meta and moved.queries.shape == (2, 3)
+
+
 def test_a_label_without_keys_attends_to_all():
     q, k, v, *_ = problem(rows=2)
     labels, members = torch.zeros(1, 24, dtype=torch.long), torch.zeros(1, 1, 18, dtype=torch.bool)

@@ -12,8 +12,9 @@ from freesteer.core.geometry.rotations import matrix, quaternion
 from freesteer.core.splats import compositing, harmonics
 from freesteer.core.splats.fitting import DEPTH_WEIGHT, difference
 from freesteer.core.splats.gaussians import Gaussians, join
-from freesteer.core.splats.projection import project
+from freesteer.core.splats.projection import Projected, project
 from freesteer.core.splats.rasteriser import Rendered, render
+from freesteer.core.splats.tiles import assign
 from torch import Tensor
 
 SCENES = ("dense", "sparse", "huge", "sub-pixel", "behind", "rim")
@@ -96,6 +97,17 @@ def test_depth_counts_where_it_is_known_and_something_is_shown():
     depth[:, 5:] = 0
     of_depth = difference(shown, shown.colour, depth, torch.zeros(2)) - difference(shown, shown.colour, None, torch.zeros(2))
     assert float(of_depth) == pytest.approx(DEPTH_WEIGHT * 0.2, rel=1e-4)
+
+
+def test_pictures_of_very_many_tiles_have_each_gaussian_in_its_own():
+    """More tiles than 16 bits can number."""
+    rows = columns = 240
+    places = torch.tensor([[4.0, 4.0], [8 * columns - 4.0, 4.0], [8 * columns - 4.0, 8 * rows - 4.0]])
+    covariances = torch.tensor([[0.1, 0.0, 0.1]]).expand(3, 3)
+    placed = Projected(places, covariances, torch.ones(3))
+    tiles = assign(placed, torch.ones(3), (8 * rows, 8 * columns), 8)
+    assert tiles.count.nonzero()[:, 0].tolist() == [0, columns - 1, rows * columns - 1]
+    assert tiles.gaussian[tiles.start[[0, columns - 1, rows * columns - 1]]].tolist() == [0, 1, 2]
 
 
 def test_gradients_of_a_scene_with_edges_are_those_of_differences():

@@ -56,6 +56,15 @@ def test_gradients_are_those_of_the_cost(inverse):
         torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
 
 
+def test_a_change_costs_what_its_prior_says(monkeypatch):
+    at = place(False)
+    found = equations(at, False)
+    monkeypatch.setattr(patches, "CHANGE_PRIOR", 1e9)
+    without = equations(at, False)
+    slope = found.patch_gradient - without.patch_gradient
+    assert found.cost - without.cost == pytest.approx(float(slope @ at.change.flatten()), rel=1e-9) and found.cost > without.cost
+
+
 def test_all_patches_of_a_frame_together_are_its_scale(monkeypatch):
     """A frame's log scale multiplies the depth of all its pixels: its row of the Hessian is the sum of those of the patches."""
     monkeypatch.setattr(patches, "CHANGE_PRIOR", 1e9)

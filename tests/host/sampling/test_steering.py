@@ -368,6 +368,18 @@ def test_two_guides_add():
     torch.testing.assert_close(sample(model, *halves), whole, rtol=1e-3, atol=1e-3 * whole.std().item())
 
 
+def test_two_guides_share_the_largest_strength_by_their_own():
+    model = tiny.build(PLAYGROUND, True)
+
+    def spread(features: dict[str, Tensor]) -> Tensor:
+        return torch.stack([feature.square().flatten(1).mean(1) for feature in features.values()]).mean(0)
+
+    both = guide(model, strength=0.3, energy_of=lambda features: distance(features) + spread(features) / 3)
+    apart = guide(model, strength=0.3), guide(model, strength=0.1, energy_of=spread)
+    whole = sample(model, both)
+    torch.testing.assert_close(sample(model, *apart), whole, rtol=1e-3, atol=1e-3 * whole.std().item())
+
+
 def test_two_guides_may_read_different_layers_and_cover_different_ranges():
     model = tiny.build(PLAYGROUND, True)
     points = families.structure_points(model.model)

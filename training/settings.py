@@ -11,6 +11,7 @@ class Settings:
     learning_rate: float
     seed: int = 0
     warm_up: int = 150  # steps until the learning rate is reached
+    decay: float = 1 / 3  # the last share of the steps, in which it falls to 0
     ema: float = 0.999  # decay of the averaged weights, reached after some time
     clip: float = 1.0  # longest gradient (L2) that a step follows
     weight_decay: float = 0.01
@@ -18,9 +19,9 @@ class Settings:
     save_every: int = 250  # steps
 
     def learning_rate_at(self, step: int) -> float:
-        """Up over `warm_up` steps, down over the last third. Depends on nothing but the step, so that a run can be resumed with
+        """Up over `warm_up` steps, down over the last `decay`. Depends on nothing but the step, so that a run can be resumed with
         another length."""
-        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.steps / 3))
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
 
 
 def seed_of(seed: int, step: int) -> int:

@@ -13,7 +13,6 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
-from ...host.gradients.attention import with_derivative
 from ...host.gradients.passes import differentiable
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
@@ -22,9 +21,10 @@ from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..noise_loss import ATTENTION_WEIGHT, OBJECT_WEIGHT
+from ..training_attention import OPTIONS
 from . import models
 
-STAGES = ((0.3, 1, 96), (0.5, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
+STAGES = ((0.5, 1, 96), (0.6, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
 EARLIER = 8  # every so many steps is one of the stage before
 
 
@@ -41,7 +41,7 @@ class VideoTransformer(nn.Module):
     def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
         """The velocity (B, 4, F, H, W) at noisy latents of that form."""
         context = self.words(tokens)[0]
-        return self.dit(noisy, 1000 * sigma, context, transformer_options=with_derivative({}))
+        return self.dit(noisy, 1000 * sigma, context, transformer_options=dict(OPTIONS))
 
 
 @dataclass
@@ -101,6 +101,6 @@ def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) 
     initialise(network, zero=("cross_attn.o.weight", "time_projection.1.weight", "dit.head.head.weight"))
     nn.init.normal_(network.words.text_model.embeddings.token_embedding.weight, std=0.5)
     nn.init.normal_(network.words.text_model.embeddings.position_embedding.weight, std=0.1)
-    run = Run(network, Settings(steps, learning_rate=1e-3, seed=seed, bfloat16=True), folder)
+    run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
     with differentiable(network.dit):
         return run.go(Batches(data, steps), partial(velocity_loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)

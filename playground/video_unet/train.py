@@ -13,7 +13,6 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
-from ...host.gradients.attention import with_derivative
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
@@ -22,6 +21,7 @@ from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
 from ..noise_loss import Noising, NoisyBatch, noise_loss
+from ..training_attention import OPTIONS
 from ..weights import load_compact
 from ..world.motion import FRAMES
 from . import models
@@ -64,7 +64,7 @@ class VideoDiffusion(nn.Module):
         """The noise (B, F, 4, H, W) in noisy latents of that form at times t (B)."""
         frames = noisy.shape[1]
         context = self.words(tokens)[0].repeat_interleave(frames, 0)
-        options = {"transformer_options": with_derivative({}), "num_video_frames": frames}
+        options = {"transformer_options": dict(OPTIONS), "num_video_frames": frames}
         predicted = self.unet(noisy.flatten(0, 1), t.repeat_interleave(frames), context=context, **options)
         return predicted.unflatten(0, (-1, frames))
 
@@ -91,6 +91,6 @@ def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) 
     data = encode_clips(vae, min(CLIPS, CLIPS_A_STEP * steps), seed + 2, folder.parent / "clips.pt")
     network = VideoDiffusion()
     network.begin()
-    run = Run(network, Settings(steps, learning_rate=1e-3, seed=seed, bfloat16=True), folder)
+    run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
     average = run.go(Batches(data), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
     return {name: weight for name, weight in average.items() if name.startswith("words.") or models.is_temporal(name)}

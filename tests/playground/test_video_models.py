@@ -3,12 +3,15 @@
 import comfy.ops
 import pytest
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from freesteer.host.gradients.attention import OVERRIDE
 from freesteer.playground import text
 from freesteer.playground.attention_loss import GROUPS, Looks
 from freesteer.playground.frame_vae import build_frame_vae
 from freesteer.playground.image import models as image
 from freesteer.playground.image.train_diffusion import Diffusion
 from freesteer.playground.noise_loss import Noising, noise_loss
+from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
 from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
 from freesteer.playground.video_unet import models as video_unet
@@ -93,7 +96,7 @@ def test_the_loss_of_noise_is_least_at_the_noise(frames: tuple[int, ...]):
 
 def test_stages_go_from_single_frames_to_whole_clips():
     frames = [stage_of(step, 1000)[0] for step in range(1000)]
-    assert frames[:300] == [1] * 300 and set(frames[300:500]) == {1, 5} and set(frames[500:]) == {5, 13}
+    assert frames[:500] == [1] * 500 and set(frames[500:600]) == {1, 5} and set(frames[600:]) == {5, 13}
     assert [stage_of(step, 10)[0] for step in (9, 8)] == [13, 5]
     assert len({frames * clips // 20 for _, frames, clips in STAGES}) <= 2  # about as many frames a step
 
@@ -104,3 +107,10 @@ def test_the_video_transformer_takes_clips_of_any_length():
     for frames in (1, 5, 13):
         with torch.no_grad():
             assert network(torch.randn(1, 4, frames, 16, 16), torch.tensor([0.5]), words).shape == (1, 4, frames, 16, 16)
+
+
+@pytest.mark.parametrize("length", [1, 64, SHORT + 1])
+def test_attention_written_out_is_that_of_torch(length: int):
+    q, k, v = torch.randn(3, 2, length, 96, generator=torch.Generator().manual_seed(0))
+    found = OPTIONS[OVERRIDE](attention_pytorch, q, k[:, : SHORT // 2], v[:, : SHORT // 2], 3)
+    torch.testing.assert_close(found, attention_pytorch(q, k[:, : SHORT // 2], v[:, : SHORT // 2], 3))

@@ -53,6 +53,15 @@ def parts(query_labels: Tensor, key_members: Tensor) -> list[Part]:
     return found
 
 
+def table(query_labels: Tensor, key_members: Tensor) -> Tensor:
+    """M itself: (R, Lq, Lk) of 0 and -inf. Arguments as those of `parts`. For few queries by few keys, where one call is quicker than one
+    for each label."""
+    rows = max(len(query_labels), len(key_members))
+    members = torch.cat([key_members | ~key_members.any(-1, keepdim=True), torch.ones_like(key_members[:, :1])], 1)  # the last: ANYTHING
+    allowed = members.expand(rows, -1, -1)[torch.arange(rows)[:, None], query_labels.expand(rows, -1)]
+    return torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+
+
 def _places(member: Tensor, count: int) -> Tensor | None:
     """(n or 1, count) indices of the members of each row, in order; None if all are."""
     if count == member.shape[1]:

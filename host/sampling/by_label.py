@@ -12,11 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.attention.grouped import ANYTHING, Part, grouped_attention, parts, take
+from ...core.attention.grouped import ANYTHING, Part, grouped_attention, parts, table, take
 from ..gradients.attention import OVERRIDE
 from ..models.attention_sites import Site, watching
 
-Plans = dict[Hashable, list[Part]]
+Plan = list[Part] | Tensor  # blocks, or a table of queries by words
+Plans = dict[Hashable, Plan]
+
+SMALL = 2**19  # queries by words: up to here one call under a mask is quicker than one for each label
+
+
+TO_TEXT = ("text", "text in time")  # kinds of sites whose keys are words alone
 
 
 class LabelError(ValueError):
@@ -54,11 +60,13 @@ class Rows:
 @dataclass(frozen=True)
 class How:
     """where: the sites that are changed. strength: 1 by label alone, below that mixed with plain attention. everywhere: other branches
-    keep image tokens apart, too."""
+    keep image tokens apart, too. words, space: whether words are kept apart, and image tokens, where one attention is over both."""
 
     where: Sequence[Site]
     strength: float = 1.0
     everywhere: bool = True
+    words: bool = True
+    space: bool = True
 
 
 def labelled(
@@ -80,19 +88,25 @@ def labelled(
             v = v.flatten(2) if v.ndim > q.ndim else v  # Stable Diffusion 3 leaves the heads of values apart
             if site is None:
                 return attend(q, k, v, mask)
-            key = (rows, site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2], q.device)
+            key = (rows, site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2], q.device, q.dtype, mask is None)
             if key not in plans:
-                query_labels, members = tables(site, rows, labels, how.everywhere, q.shape[-2], k.shape[-2])
-                plans[key] = [part.to(q.device) for part in parts(query_labels, members)]
+                small = site.kind in TO_TEXT and mask is None and q.shape[-2] * k.shape[-2] <= SMALL
+                plans[key] = plan(tables(site, rows, labels, how, q.shape[-2], k.shape[-2]), q, small)
             shape = (len(q), q.shape[-2], k.shape[-2])
 
             def attend_part(part: Part, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 return attend(q, k, v, mask_of(mask, part, shape))
 
-            masked = grouped_attention(attend_part, q, k, v, plans[key])
+            own = plans[key]
+            masked = attend(q, k, v, own) if isinstance(own, Tensor) else grouped_attention(attend_part, q, k, v, own)
             return masked if how.strength == 1 else torch.lerp(attend(q, k, v, mask), masked, how.strength)
 
         return run({**options, OVERRIDE: attention})
+
+
+def plan(labelled_tokens: tuple[Tensor, Tensor], like: Tensor, small: bool) -> Plan:
+    """How attention of labelled queries to members (see `tables`) is computed, on a device."""
+    return table(*labelled_tokens).to(like) if small else [part.to(like.device) for part in parts(*labelled_tokens)]
 
 
 def mask_of(mask: Tensor | None, part: Part, shape: tuple[int, int, int]) -> Tensor | None:
@@ -105,7 +119,7 @@ def mask_of(mask: Tensor | None, part: Part, shape: tuple[int, int, int]) -> Ten
     return take(take(mask, part.rows, of_queries).mT, None, part.keys).mT
 
 
-def tables(site: Site, rows: Rows, labels: Labels, everywhere: bool, queries: int, keys: int) -> tuple[Tensor, Tensor]:
+def tables(site: Site, rows: Rows, labels: Labels, how: How, queries: int, keys: int) -> tuple[Tensor, Tensor]:
     """Labels of the queries of a site (R, queries), and which keys each label attends to (R, labels, keys)."""
     grid = site.grid(rows.size)
     tokens = _image_tokens(site, rows, labels.places(grid[0] if rows.frames is None else rows.frames, (grid[-2], grid[-1])))
@@ -118,8 +132,11 @@ def tables(site: Site, rows: Rows, labels: Labels, everywhere: bool, queries: in
         )
     anything = torch.ones(1 + labels.objects, text, dtype=torch.bool)
     words = F.pad(labels.words, (0, -labels.words.shape[1] % site.pad_to), value=True)
-    words = words if words.shape[1] == text else anything  # some attention is without the prompt
-    each = [_branch(site, tokens, words if told else anything, told, conditional or everywhere) for conditional, told in rows.branches]
+    words = words if words.shape[1] == text and how.words else anything  # some attention is without the prompt
+    each = []
+    for conditional, told in rows.branches:
+        apart = (conditional or how.everywhere) and (how.space or site.kind != "joint")
+        each.append(_branch(site, tokens, words if told else anything, told, apart))
     label, member = zip(*each, strict=True)
     return torch.cat(label), torch.cat(member)
 
@@ -137,12 +154,12 @@ def _branch(site: Site, tokens: Tensor, words: Tensor, told: bool, apart: bool) 
     """Query labels (R, Lq) and members (R, labels, Lk) of one branch. told: whether its words have labels; apart: whether its image
     tokens have."""
     spoken = words.expand(len(tokens), -1, -1)
-    if site.kind in ("text", "text in time"):
+    if site.kind in TO_TEXT:
         return (tokens if told else torch.full_like(tokens, ANYTHING)), spoken
     image = (tokens[:, None] == torch.arange(len(words))[None, :, None]) | (tokens[:, None] == ANYTHING)  # (R, labels, image tokens)
-    queries = tokens if apart else torch.full_like(tokens, ANYTHING)
     if site.kind != "joint":
-        return queries, image
+        return (tokens if apart else torch.full_like(tokens, ANYTHING)), image
     owner = torch.where(words.sum(0) == 1, words.byte().argmax(0), ANYTHING)  # words that all labels have may attend to anything
-    owner = owner if apart else torch.full_like(owner, ANYTHING)
+    image = image if apart else torch.ones_like(image)
+    queries = tokens if apart or told else torch.full_like(tokens, ANYTHING)
     return torch.cat([owner.expand(len(tokens), -1), queries], 1), torch.cat([spoken, image], 2)

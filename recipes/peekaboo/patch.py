@@ -23,7 +23,7 @@ from ...host.sampling.sigma_range import SigmaRange
 
 KEY = "freesteer_peekaboo"
 Special = Literal["both", "ground", "object"]
-SPECIAL: tuple[Special, ...] = ("both", "ground", "object")
+SPECIAL: tuple[Special, ...] = ("ground", "both", "object")
 KINDS = {"text": ("text", "text in time", "joint"), "space": ("space", "joint"), "time": ("time",)}
 
 
@@ -62,12 +62,12 @@ class PeekabooSettings:
     attention is masked. special: which labels the tokens of no word belong to (begin, end, padding). everywhere: the unconditional branch
     keeps image tokens apart, too."""
 
-    range: SigmaRange = field(default_factory=lambda: SigmaRange(0.0, 0.4))
+    range: SigmaRange = field(default_factory=lambda: SigmaRange(0.0, 0.6))
     strength: float = 1.0
     text: bool = True
-    space: bool = True
+    space: bool = False
     time: bool = True
-    special: Special = "both"
+    special: Special = "ground"
     everywhere: bool = True
 
 
@@ -162,7 +162,7 @@ def attach(model: ModelPatcher, settings: PeekabooSettings, objects: Objects, en
     kinds = {kind for name, of in KINDS.items() if getattr(settings, name) for kind in of}
     where = [site for site in sites(families.family_of(model), model.model.diffusion_model) if site.kind in kinds]
     if settings.strength > 0 and where:
-        patch = Patch(settings, objects, encoded, How(where, settings.strength, settings.everywhere), frames)
+        patch = Patch(settings, objects, encoded, How(where, settings.strength, settings.everywhere, settings.text, settings.space), frames)
         m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, patch.outer_sample)
         m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, patch.apply_model)
     return m

@@ -36,6 +36,9 @@ def test_blocks_give_what_a_dense_mask_gives(alike, heads, seed):
     q, k, v, labels, members = problem(alike=alike, heads=heads, seed=seed)
     found = grouped.grouped_attention(attend, q, k, v, grouped.parts(labels, members))
     torch.testing.assert_close(found, dense(q, k, v, labels, members), atol=1e-5, rtol=1e-5)
+    mask = grouped.table(labels, members)
+    masked = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None] if heads else mask)
+    torch.testing.assert_close(masked, found, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_with_equal_counts_go_together():

@@ -10,6 +10,7 @@ from freesteer.core.attention.grouped import Part
 from freesteer.host.gradients.attention import OVERRIDE
 from freesteer.host.models import families
 from freesteer.host.models.attention_sites import sites, watching
+from freesteer.host.sampling import by_label
 from freesteer.host.sampling.by_label import LabelError, mask_of
 from freesteer.host.sampling.sigma_range import SigmaRange
 from freesteer.recipes.peekaboo.patch import Objects, PeekabooError, PeekabooSettings, Special, attach
@@ -50,7 +51,9 @@ def made_of(family: str):
 
 def patched(made, model=None, policy: Special = "both", **settings):
     encoded = made.positive[0][0]
-    return attach(model or made.model, PeekabooSettings(**{"range": ALWAYS, **settings}), objects_for(encoded, policy), encoded)
+    return attach(
+        model or made.model, PeekabooSettings(**{"range": ALWAYS, "space": True, **settings}), objects_for(encoded, policy), encoded
+    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Dense:
     objects: Objects
     shape: torch.Size
     words: Tensor
-    everywhere: bool
+    everywhere: bool = True
+    space: bool = True
 
     def places(self, tokens: int) -> Tensor:
         """(frames or 1, tokens of a frame)"""
@@ -90,7 +94,7 @@ class Dense:
         for i, own in enumerate(label.tolist()):
             asks = [own] if own < 2 else [n for n in (0, 1) if told and i < text and self.words[n, i] and not self.words[1 - n, i]]
             for n in asks:
-                allowed[i] = (label == n) | (label == 9)
+                allowed[i] = (label == n) | (label == 9) | (not self.space)
                 if told:
                     allowed[i, :text] = self.words[n]
 
@@ -101,7 +105,7 @@ class Dense:
             if keys == self.words.shape[1] and queries != keys:
                 if conditional and self.words[int(label[i])].any():
                     allowed[i] = self.words[int(label[i])]
-            elif conditional or self.everywhere:
+            elif self.space and (conditional or self.everywhere):
                 allowed[i] = label == label[i]
 
     def __call__(self, function, q, k, v, heads, *rest, **named):
@@ -124,14 +128,14 @@ class Dense:
         return masked(q, k, v, heads, allowed, **named)
 
 
-def dense(made, policy: Special = "both", everywhere=True):
+def dense(made, policy: Special = "both", **options):
     """A clone on which every attention has a mask."""
     model, encoded = made.model.clone(), made.positive[0][0]
     objects = objects_for(encoded, policy)
     words = torch.stack([~objects.phrases[0] & ~objects.special, objects.phrases[0]])
     words[{"both": slice(0, 2), "ground": slice(0, 1), "object": slice(1, 2)}[policy]] |= objects.special
     shape = comfy.sample.fix_empty_latent_channels(made.model, made.latent).shape
-    override = Dense(families.family_of(made.model), objects, shape, words, everywhere)
+    override = Dense(families.family_of(made.model), objects, shape, words, **options)
     model.model_options["transformer_options"] = {**model.model_options.get("transformer_options", {}), OVERRIDE: override}
     return model
 
@@ -152,8 +156,10 @@ def close(a, b) -> None:
     torch.testing.assert_close(a, b, atol=2e-4 * float(b.abs().max()), rtol=1e-3)
 
 
+@pytest.mark.parametrize("small", [0, by_label.SMALL])
 @pytest.mark.parametrize("family", tiny.RECIPES)
-def test_it_is_what_dense_masks_give(family):
+def test_it_is_what_dense_masks_give(family, small, monkeypatch):
+    monkeypatch.setattr(by_label, "SMALL", small)
     made = made_of(family)
     found = made.sample(patched(made))
     close(found, made.sample(dense(made)))
@@ -165,6 +171,12 @@ def test_it_is_what_dense_masks_give(family):
 def test_begin_and_padding_belong_to_whom_they_are_given(family, policy):
     made = made_of(family)
     close(made.sample(patched(made, policy=policy)), made.sample(dense(made, policy)))
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "Wan", "Flux"])
+def test_words_alone_can_be_kept_apart(family):
+    made = made_of(family)
+    close(made.sample(patched(made, space=False, time=False)), made.sample(dense(made, space=False)))
 
 
 @pytest.mark.parametrize("family", ["SD 1.5", "SVD", "Wan", "Flux"])
@@ -202,18 +214,22 @@ def test_other_packs_overrides_are_called_in_every_part():
     assert min(calls) < max(calls)
 
 
-def test_no_mask_ever_holds_all_tokens():
-    """Nor is any handed to the host that it did not have before."""
+@pytest.mark.parametrize("small", [0, by_label.SMALL])
+def test_no_mask_ever_holds_all_tokens(small, monkeypatch):
+    """Of pictures by pictures there is none, and of pictures by words only a small one."""
+    monkeypatch.setattr(by_label, "SMALL", small)
     made, masks = made_of("Wan"), []
-    model = made.model.clone()
+    model, words = made.model.clone(), made.positive[0][0].shape[1]
 
-    def override(function, *args, **kwargs):
-        masks.append(kwargs.get("mask"))
-        return function(*args, **kwargs)
+    def override(function, q, k, *args, **kwargs):
+        mask = kwargs.get("mask")
+        masks.append(mask is not None)
+        assert mask is None or (mask.shape[-1] == words and mask[0].numel() <= small)
+        return function(q, k, *args, **kwargs)
 
     model.model_options["transformer_options"] = {**model.model_options.get("transformer_options", {}), OVERRIDE: override}
     made.sample(patched(made, model))
-    assert masks and all(mask is None for mask in masks)
+    assert masks and any(masks) == (small > 0)
 
 
 def test_a_mask_of_the_host_is_cut_along_with_the_tokens():

@@ -1,4 +1,4 @@
-"""PEEKABOO (arXiv 2312.07509): masked attention, without a mask.
+"""PEEKABOO (arXiv 2312.07509): masked attention, without a mask of all tokens by all.
 
     MaskedAttention(Q, K, V)  =  softmax(Q K^T / sqrt(d) + M) V         M = 0 where labels match, -inf elsewhere
 

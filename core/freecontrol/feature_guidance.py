@@ -1,4 +1,4 @@
-"""Energies that make a picture take its layout from one picture and its look from another, and the step that follows them.
+"""Energies that make a picture take its layout from one picture and its look from another.
 
 FreeControl, Mo et al. 2024, https://arxiv.org/abs/2312.07536, sec. 4.2. With coordinates s of the keys f of the picture
 that is being made, coordinates s^g of the condition, and a mask m of what is to be placed:

@@ -30,5 +30,5 @@ def first_steps(sigmas: Tensor, share: float) -> Tensor:
 
 
 def per_pass(first: float, last: float, passes: int) -> list[float]:
-    """Values of `passes` passes that go evenly from the first to the last."""
-    return torch.linspace(first, last, passes).tolist() if passes > 1 else [first]
+    """Values of `passes` passes that go evenly from the first to the last; of one pass, the last."""
+    return torch.linspace(first, last, passes).tolist() if passes > 1 else [last]

@@ -130,9 +130,9 @@ def inverse(pose: Tensor) -> Tensor:
     return rigid(turned, -(turned @ pose[..., :3, 3:]).squeeze(-1))
 
 
-def look_at(position: Tensor, target: Tensor, down: Tensor | None = None) -> Tensor:
-    """The pose of cameras at `position` (..., 3) that look at `target` (..., 3); `down` is +y of the world unless given."""
-    down = position.new_tensor([0.0, 1.0, 0.0]) if down is None else down
+def look_at(position: Tensor, target: Tensor) -> Tensor:
+    """The pose of cameras at `position` (..., 3) that look at `target` (..., 3), with +y of the world down."""
+    down = position.new_tensor([0.0, 1.0, 0.0])
     forward = torch.nn.functional.normalize(target - position, dim=-1)
     right = torch.nn.functional.normalize(torch.linalg.cross(down.expand_as(forward), forward), dim=-1)
     turned = torch.stack([right, torch.linalg.cross(forward, right), forward], -2)

@@ -57,6 +57,12 @@ def from_pixels(boxes: Sequence[dict[str, Any]], width: int, height: int) -> Tra
     shares = [
         [box["x"] / width, box["y"] / height, (box["x"] + box["width"]) / width, (box["y"] + box["height"]) / height] for box in boxes
     ]
+    for box, (left, top, right, bottom) in zip(boxes, shares, strict=True):
+        if min(left, top) < 0 or max(right, bottom) > 1:
+            raise BoxError(
+                f"bboxes has a box at {box['x']:g}, {box['y']:g} of {box['width']:g} x {box['height']:g} pixels, which is not inside of "
+                f"the picture's {width} x {height}: set width and height to those of the picture that it was drawn on."
+            )
     return track(torch.linspace(0, 1, len(shares)).tolist(), shares)
 
 

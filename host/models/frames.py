@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import comfy.sample
+from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from torch import Tensor
 
@@ -17,6 +19,13 @@ def clip_length(model: Any, batch: int, frames: str = "auto") -> int:
         return 1
     wanted = getattr(model, "clip_frames", batch)  # the playground takes several clips at once
     return wanted if batch % wanted == 0 else batch
+
+
+def fitted(model: ModelPatcher, samples: Tensor, latent: dict[str, Any]) -> Tensor:
+    """The samples of a LATENT with the channels and the axes of a model, as the host's own samplers bring them there; ratios of time are
+    known to it from 0.25 on."""
+    ratios = [latent.get(f"downscale_ratio_{axis}") for axis in ("spacial", "temporal")]
+    return comfy.sample.fix_empty_latent_channels(model, samples, *(ratios if ratios[1] is not None else ratios[:1]))
 
 
 def with_time(latent: Tensor, clip: int) -> Tensor:

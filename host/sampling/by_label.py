@@ -1,7 +1,8 @@
-"""Attention by label, in every layer of a model: queries attend to the keys of their own label (core.attention.grouped.py).
+"""Attention by label, in chosen layers of a model: queries attend to the keys of their own label (core.attention.grouped.py).
 
-It is put around the host's attention, and around what another pack has put there; each part of it is a plain call of that, so every
-attention backend serves. Rows of other prompts, and of the unconditional branch, attend to all of their text.
+It is put around the host's attention, and around what another pack has put there: each part of it is a plain call of that, so every
+attention backend serves; a small table of queries by words is one call under a mask. Rows of other prompts, and of the unconditional
+branch, attend to all of their text.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -49,12 +50,13 @@ class Labels(Protocol):
 class Rows:
     """What the rows of one evaluation are. branches: for each of the host's `cond_or_uncond`, whether it is conditional, and whether its
     prompt is the one whose words have labels. clips: of each branch. frames: of each clip, as rows, or None where the latent has an
-    axis for them. size: of the latent."""
+    axis for them. size: of the latent. copies: how often each prompt stands in its row, as the host makes prompts equally long."""
 
     branches: tuple[tuple[bool, bool], ...]
     clips: int
     frames: int | None
     size: tuple[int, ...]
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,12 @@ def labelled(
     before = options.get(OVERRIDE)
     with watching(diffusion_model, how.where) as running:
 
-        def attention(function: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **named: Any) -> Tensor:
+        def attention(function: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Any = None, *rest: Any, **named: Any) -> Tensor:
             def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-                given = {**named, "mask": mask} if mask is not None or "mask" in named else named
-                call = (q, k, v, heads, *rest)
+                call, given = ((q, k, v, heads, mask, *rest), named) if rest else ((q, k, v, heads), {**named, "mask": mask})
                 return function(*call, **given) if before is None else before(function, *call, **given)
 
-            site, mask = running(), named.get("mask")
+            site = running()
             v = v.flatten(2) if v.ndim > q.ndim else v  # Stable Diffusion 3 leaves the heads of values apart
             if site is None:
                 return attend(q, k, v, mask)
@@ -131,7 +132,8 @@ def tables(site: Site, rows: Rows, labels: Labels, how: How, queries: int, keys:
             "shrinks (ToMe, HyperTile, Deep Shrink) is probably on this model: please take it off."
         )
     anything = torch.ones(1 + labels.objects, text, dtype=torch.bool)
-    words = F.pad(labels.words, (0, -labels.words.shape[1] % site.pad_to), value=True)
+    words = labels.words.repeat(1, rows.copies)
+    words = F.pad(words, (0, -words.shape[1] % site.pad_to), value=True)
     words = words if words.shape[1] == text and how.words else anything  # some attention is without the prompt
     each = []
     for conditional, told in rows.branches:

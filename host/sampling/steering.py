@@ -5,7 +5,7 @@ unconditional rows, then the conditional ones; the latter keep a graph up to the
 guides' gradient is taken from that same pass. It changes the predicted clean latent, so every solver takes it as a part of
 the model's prediction, and its effect does not depend on the number of steps.
 
-All of it hangs on four of the host's wrapper lists, which any number of packs can share. Nothing outlives a run.
+All of it hangs on five of the host's wrapper lists, which any number of packs can share. Nothing outlives a run.
 """
 
 import math

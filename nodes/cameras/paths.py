@@ -125,8 +125,7 @@ class SaveCameraPath(io.ComfyNode):
             file = f"{stem}_{counter:05}_" + (".json" if format == FORMATS[0] else "")
             camera_files.save(path, Path(folder) / file)
         except OSError as error:
-            why = error.strerror or error
-            raise checks.InputError(f"name is {name[:60]!r}, which cannot be written ({why}): choose another one.") from None
+            raise checks.unwritable(name, error) from None
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {below + '/' if below else ''}{file} in the output folder."))
 
 

@@ -48,7 +48,7 @@ def drawn(path: CameraPath, scene: Gaussians | None = None) -> Tensor:
 def some_points(scene: Gaussians) -> tuple[Tensor, Tensor]:
     """Positions and colours of at most MOST_POINTS of the solid Gaussians."""
     scene = scene[scene.opacities > 0.3] if (scene.opacities > 0.3).any() else scene
-    scene = scene[:: max(1, len(scene) // MOST_POINTS)].to("cpu")
+    scene = scene[:: max(1, -(-len(scene) // MOST_POINTS))].to("cpu")
     return scene.positions, harmonics.colours(scene.sh[:, :1], scene.positions).clamp(0, 1)
 
 

@@ -3,11 +3,12 @@
 import math
 import re
 
-import comfy.sample
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
+
+from ...host.models.frames import fitted
 
 SAME_ASPECT = 0.05  # of the aspect ratio; by less than this a mask may differ from its picture
 MOST_PROMPTS = 100
@@ -98,10 +99,7 @@ def latent(model: ModelPatcher, value: dict) -> Tensor:
         raise InputError(f"latent is a video of {samples.shape[2]} frames: FreeControl works on pictures, so use a length of 1.")
     if not torch.isfinite(samples).all():
         raise InputError("latent has values that are not numbers (NaN or infinity): connect an empty latent.")
-    if value.get("downscale_ratio_spacial") is not None:
-        samples = comfy.sample.fix_empty_latent_channels(model, samples, value["downscale_ratio_spacial"])
-    else:
-        samples = comfy.sample.fix_empty_latent_channels(model, samples)
+    samples = fitted(model, samples, value)
     channels = model.get_model_object("latent_format").latent_channels
     if samples.shape[1] != channels:
         raise InputError(f"latent has {samples.shape[1]} channels where this model has {channels}: connect an empty latent of its kind.")
@@ -134,6 +132,10 @@ def file_name(value: str) -> str:
     if not plain or len(value.encode(errors="surrogatepass")) > 200:
         raise InputError(f"name is {str(value)[:60]!r}: write a plain file name, such as 'sd15 people' (folders as in 'sd15/people').")
     return "/".join(part.strip() for part in parts)
+
+
+def unwritable(name: str, error: OSError) -> InputError:
+    return InputError(f"name is {name[:60]!r}, which cannot be written ({error.strerror or error}): choose another one.")
 
 
 def kind_of(value: object) -> str:

@@ -157,9 +157,12 @@ class SaveBasis(io.ComfyNode):
     @classmethod
     def execute(cls, basis: ModelBasis, name: str) -> io.NodeOutput:
         name = checks.file_name(name)
-        folder, stem, counter, below, _ = folder_paths.get_save_image_path(name, folder_paths.get_folder_paths(FOLDER)[0])
-        file = f"{stem}_{counter:05}_.safetensors"
-        bases_file.save(Path(folder) / file, basis)
+        try:
+            folder, stem, counter, below, _ = folder_paths.get_save_image_path(name, folder_paths.get_folder_paths(FOLDER)[0])
+            file = f"{stem}_{counter:05}_.safetensors"
+            bases_file.save(Path(folder) / file, basis)
+        except OSError as error:
+            raise checks.unwritable(name, error) from None
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {FOLDER}/{below + '/' if below else ''}{file}"))
 
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ...core.freeinit import filters
 from ...host.models.frames import FRAME_AXES
@@ -117,8 +119,8 @@ def settings_of(**inputs) -> FreeInitSettings:
         )
     settings: dict[str, Any] = {name: checks.number(name, value, *NUMBERS[name]) for name, value in inputs.items() if name in NUMBERS}
     settings |= {FIELDS.get(name, name): checks.whole(name, value, *WHOLE[name]) for name, value in inputs.items() if name in WHOLE}
-    for name in ("spatial", "temporal"):
-        settings[f"{name}_last"] = _last(f"{name}_last", inputs.get(f"{name}_last", SAME), settings[name])
+    last = {name: inputs[name] for name in ("spatial_last", "temporal_last") if inputs.get(name, SAME) != SAME}
+    settings |= {name: checks.number(name, value, 0, 1) for name, value in last.items()}
     return FreeInitSettings(
         **settings,
         kind=checks.choice("filter", inputs["filter"], filters.KINDS),
@@ -127,5 +129,13 @@ def settings_of(**inputs) -> FreeInitSettings:
     )
 
 
-def _last(name: str, value: float, first: float) -> float:
-    return first if value == SAME else checks.number(name, value, 0, 1)
+def samples_of(name: str, latent: Any) -> Tensor:
+    """The latents of a LATENT of a clip or of pictures."""
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if isinstance(samples, Tensor) and samples.is_nested:
+        raise checks.InputError(f"{name} holds several kinds of latents in one (video with sound): separate them first.")
+    if not isinstance(samples, Tensor) or samples.ndim not in (4, 5) or 0 in samples.shape:
+        raise checks.InputError(f"{name} has to be that of a clip or of pictures, as from an empty latent node or a sampler.")
+    if not torch.isfinite(samples).all():
+        raise checks.InputError(f"{name} has values that are not numbers (NaN or infinity): the sampler before it went wrong.")
+    return samples

@@ -12,7 +12,7 @@ from ...host.models.frames import with_time
 from ...recipes.freeinit.sampler import Passes
 from ...recipes.freeinit.settings import FreeInitSettings
 from ..common import checks
-from .inputs import ALIASES, CATEGORY, mixing_inputs, settings_of
+from .inputs import ALIASES, CATEGORY, mixing_inputs, samples_of, settings_of
 from .previews import spectra
 
 
@@ -65,7 +65,7 @@ class NoiseReinit(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, noise, latent, **options) -> io.NodeOutput:
-        return io.NodeOutput(MixedNoise(noise, model.model, _samples(latent), settings_of(**options)))
+        return io.NodeOutput(MixedNoise(noise, model.model, samples_of("latent", latent), settings_of(**options)))
 
 
 class FilterPreview(io.ComfyNode):
@@ -90,7 +90,7 @@ class FilterPreview(io.ComfyNode):
     @classmethod
     def execute(cls, latent, **options) -> io.NodeOutput:
         settings = settings_of(**options)
-        samples = _samples(latent)
+        samples = samples_of("latent", latent)
         volume = with_time(samples.float(), 1 if samples.ndim == 4 and settings.frames == "single pictures" else len(samples))[:1]
         shape = volume.shape[-3:]
         low = filters.low_pass((shape[0], shape[1], shape[2]), settings.kind, settings.spatial, settings.temporal, settings.order)
@@ -98,15 +98,6 @@ class FilterPreview(io.ComfyNode):
         mixed = mixing.mix(torch.randn(volume.shape, generator=torch.Generator().manual_seed(1)), fresh, low, settings.keep_variance)
         error = mixing.covariance_error(low, settings.keep_variance)
         return io.NodeOutput(spectra(low, {"clip": volume, "fresh noise": fresh, "mix of noises": mixed}, error))
-
-
-def _samples(latent: dict[str, Any]) -> Tensor:
-    samples = latent.get("samples") if isinstance(latent, dict) else None
-    if not isinstance(samples, Tensor) or samples.is_nested or samples.ndim not in (4, 5) or 0 in samples.shape:
-        raise checks.InputError("latent has to be that of a clip or of pictures, as from an empty latent node or a sampler.")
-    if not torch.isfinite(samples).all():
-        raise checks.InputError("latent has values that are not numbers (NaN or infinity): the sampler before it went wrong.")
-    return samples
 
 
 NODES = [NoiseReinit, FilterPreview]

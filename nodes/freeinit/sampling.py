@@ -7,9 +7,10 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
+from ...host.models.frames import fitted
 from ...recipes.freeinit.sampler import FreeInitSampler
 from ..common import checks
-from .inputs import ALIASES, CATEGORY, advanced_pass_inputs, pass_inputs, settings_of
+from .inputs import ALIASES, CATEGORY, advanced_pass_inputs, pass_inputs, samples_of, settings_of
 
 
 class FreeInitSamplerNode(io.ComfyNode):
@@ -82,11 +83,7 @@ class FreeInitKSampler(io.ComfyNode):
         settings = settings_of(**options)
         checks.conditioning("positive", positive)
         checks.conditioning("negative", negative)
-        samples = latent_image["samples"]
-        if samples.is_nested:
-            raise checks.InputError("latent_image holds several kinds of latents in one (video with sound): separate them first.")
-        ratios = (latent_image.get("downscale_ratio_spacial"), latent_image.get("downscale_ratio_temporal"))
-        samples = comfy.sample.fix_empty_latent_channels(model, samples, *ratios)
+        samples = fitted(model, samples_of("latent_image", latent_image), latent_image)
         kept: list[torch.Tensor] = []
         sampler = FreeInitSampler(comfy.samplers.sampler_object(sampler_name), settings, kept.append)
         sigmas = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options).sigmas

@@ -46,14 +46,14 @@ class Peekaboo(io.ComfyNode):
                     "apart. Lower: softly. 0: not at all.",
                 ),
                 io.Boolean.Input(
-                    "attend_text", default=DEFAULTS.text, advanced=True, tooltip="Whether only the box sees the object's words.",
+                    "mask_text", default=DEFAULTS.text, advanced=True, tooltip="Whether only the box sees the object's words.",
                 ),
                 io.Boolean.Input(
-                    "attend_space", default=DEFAULTS.space, advanced=True, tooltip="Whether box and surroundings do not see each other. In "
+                    "mask_space", default=DEFAULTS.space, advanced=True, tooltip="Whether box and surroundings do not see each other. In "
                     "models with attention over space and time at once, this is over both.",
                 ),
                 io.Boolean.Input(
-                    "attend_time", default=DEFAULTS.time, advanced=True, tooltip="Whether, at each place, frames with the object and "
+                    "mask_time", default=DEFAULTS.time, advanced=True, tooltip="Whether, at each place, frames with the object and "
                     "frames without it do not see each other. For models with layers over time alone (SVD, AnimateDiff).",
                 ),
                 io.Combo.Input(
@@ -78,7 +78,7 @@ class Peekaboo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, tracks, text, start_percent, end_percent, strength, attend_text, attend_space, attend_time, special_tokens,
+        cls, model, clip, tracks, text, start_percent, end_percent, strength, mask_text, mask_space, mask_time, special_tokens,
         negative_too, frames,
     ) -> io.NodeOutput:  # fmt: skip
         checks.clip(clip)
@@ -88,7 +88,7 @@ class Peekaboo(io.ComfyNode):
         if not isinstance(tracks, tuple) or not tracks:
             raise checks.InputError("tracks is empty: connect a Box Track or a Mask Track.")
         settings = PeekabooSettings(
-            SigmaRange(start, end), checks.number("strength", strength, 0, 1), bool(attend_text), bool(attend_space), bool(attend_time),
+            SigmaRange(start, end), checks.number("strength", strength, 0, 1), bool(mask_text), bool(mask_space), bool(mask_time),
             special_tokens, bool(negative_too),
         )  # fmt: skip
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))

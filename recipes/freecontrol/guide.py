@@ -1,4 +1,4 @@
-"""FreeControl as a guide of host.steering: its energy, and the look of the sibling, the same noise without structure."""
+"""FreeControl as a guide of host.sampling.steering: its energy, and the look of the sibling, the same noise without structure."""
 
 from dataclasses import dataclass, field
 

@@ -130,7 +130,8 @@ class Passes:
         """(T, H, W) of pass `index`, which is 1 or more."""
         s = self.settings
         spatial, temporal = (
-            levels.per_pass(first, last, s.extra)[index - 1] for first, last in ((s.spatial, s.spatial_last), (s.temporal, s.temporal_last))
+            levels.per_pass(first, first if last is None else last, s.extra)[index - 1]
+            for first, last in ((s.spatial, s.spatial_last), (s.temporal, s.temporal_last))
         )
         shape = with_time(self.noise, self.clip).shape[-3:]
         return filters.low_pass((shape[0], shape[1], shape[2]), s.kind, spatial, temporal, s.order)

@@ -1,7 +1,7 @@
 """PEEKABOO (arXiv 2312.07509) on a MODEL: an object is where its box is, because only there attention knows its words.
 
-In the first part of sampling, image tokens in a box attend to each other and to the words of the box's object; those outside to each
-other and to all other words. A box may move from frame to frame.
+In the first part of sampling, image tokens in a box attend to the words of the box's object, those outside to all other words; if
+wanted, to each other alone as well. A box may move from frame to frame.
 """
 
 from collections.abc import Sequence
@@ -143,7 +143,8 @@ class Patch:
         told = [branch == CONDITIONAL and text is not None and self._is_ours(text[i * latents, None]) for i, branch in enumerate(branches)]
         frames = None if x.ndim == 5 else clip_length(base, latents, self.frames)
         kinds = tuple((branch == CONDITIONAL, ours) for branch, ours in zip(branches, told, strict=True))
-        rows = Rows(kinds, latents // (frames or 1), frames, tuple(x.shape))
+        copies = text.shape[1] // self.encoded.shape[1] if text is not None and any(told) else 1
+        rows = Rows(kinds, latents // (frames or 1), frames, tuple(x.shape), copies)
 
         def run(options: dict[str, Any]) -> Tensor:
             return executor(x, timestep, transformer_options=options, **arguments)
@@ -151,7 +152,11 @@ class Patch:
         return labelled(run, options, self.objects, rows, self.how, base.diffusion_model, self.plans)
 
     def _is_ours(self, encoded: Tensor | None) -> bool:
-        return encoded is not None and encoded.shape[1:] == self.encoded.shape[1:] and torch.equal(encoded[:1], self.encoded.to(encoded))
+        """Also where the host repeats it, so that it is as long as another prompt."""
+        own = self.encoded
+        if encoded is None or encoded.shape[2] != own.shape[2] or encoded.shape[1] % own.shape[1]:
+            return False
+        return torch.equal(encoded[:1], own.to(encoded).repeat(1, encoded.shape[1] // own.shape[1], 1))
 
 
 def attach(model: ModelPatcher, settings: PeekabooSettings, objects: Objects, encoded: Tensor, frames: str = "auto") -> ModelPatcher:

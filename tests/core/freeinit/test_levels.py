@@ -20,4 +20,4 @@ def test_the_first_steps_are_a_share_of_all_and_one_at_least(share, steps):
 
 def test_values_go_evenly_from_pass_to_pass():
     assert levels.per_pass(0.5, 0.1, 3) == pytest.approx([0.5, 0.3, 0.1])
-    assert levels.per_pass(0.5, 0.1, 1) == [0.5]
+    assert levels.per_pass(0.5, 0.1, 1) == [0.1]  # it is the last

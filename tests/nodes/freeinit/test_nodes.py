@@ -43,7 +43,7 @@ def test_the_sampler_wraps_the_one_it_is_given():
     inner = comfy.samplers.sampler_object("dpmpp_2m")
     (made,) = run("FreeSteerFreeInitSampler", sampler=inner, extra_passes=3, spatial=0.5, spatial_last=0.1)
     assert isinstance(made, FreeInitSampler) and made.inner is inner
-    assert (made.settings.extra, made.settings.spatial, made.settings.spatial_last, made.settings.temporal_last) == (3, 0.5, 0.1, 0.25)
+    assert (made.settings.extra, made.settings.spatial, made.settings.spatial_last, made.settings.temporal_last) == (3, 0.5, 0.1, None)
 
 
 def test_reinitialised_noise_is_the_clips_below_and_new_above():

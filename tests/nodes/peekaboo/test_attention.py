@@ -1,11 +1,13 @@
 """Attention by label in every family of the host, against dense masks that are made token by token."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import comfy.sample
 import pytest
 import torch
 import torch.nn.functional as F
+from comfy.patcher_extension import WrappersMP
 from freesteer.core.attention.grouped import Part
 from freesteer.host.gradients.attention import OVERRIDE
 from freesteer.host.models import families
@@ -171,6 +173,37 @@ def test_it_is_what_dense_masks_give(family, small, monkeypatch):
 def test_begin_and_padding_belong_to_whom_they_are_given(family, policy):
     made = made_of(family)
     close(made.sample(patched(made, policy=policy)), made.sample(dense(made, policy)))
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "Wan"])
+def test_a_longer_negative_prompt_changes_nothing_of_where_words_go(family):
+    """The host repeats the shorter prompt then, which is the same to a model whose prompt has attention of its own."""
+    made = made_of(family)
+    longer = dataclasses.replace(made, negative=[[made.negative[0][0].repeat(1, 2, 1), made.negative[0][1]]])
+    for space in (True, False):
+        found = longer.sample(patched(made, space=space))
+        close(found, made.sample(patched(made, space=space)))
+        assert (found - made.sample()).abs().max() > 1e-3 * found.abs().max()
+
+
+def test_a_mask_may_come_without_its_name():
+    """As LTX Video hands it on in older versions of the host."""
+    made = made_of("SD 1.5")
+    model = patched(made, space=False)
+    named = made.sample(model)
+    model = model.clone()
+
+    def by_place(executor, *args, **kwargs):
+        options = kwargs["transformer_options"]
+        ours = options[OVERRIDE]
+
+        def attention(function, q, k, v, heads, mask=None, **named):
+            return ours(function, q, k, v, heads, mask, **named)
+
+        return executor(*args, **{**kwargs, "transformer_options": {**options, OVERRIDE: attention}})
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "by place", by_place)
+    assert torch.equal(made.sample(model), named)
 
 
 @pytest.mark.parametrize("family", ["SD 1.5", "Wan", "Flux"])

@@ -124,7 +124,7 @@ def test_the_hosts_boxes_are_taken():
         ({"bboxes": []}, BoxError, "draw at least one box"),
         ({"bboxes": ["a box"]}, InputError, "bboxes has to be boxes"),
         ({"bboxes": [{"x": 0, "y": 0}]}, InputError, "bboxes has to be boxes"),
-        ({"bboxes": [{"x": 0, "y": 0, "width": 900, "height": 9}]}, BoxError, "0 to 1"),
+        ({"bboxes": [{"x": 0, "y": 0, "width": 900, "height": 9}]}, BoxError, "not inside of the picture"),
         ({"bboxes": [{"x": 0, "y": 0, "width": 9, "height": 9}], "width": 0}, InputError, "width is 0"),
     ],
 )

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ...host import load3d_camera
 from ..common import checks
-from .types import CAMERA_PATH, CATEGORY, camera_path
+from ..common.camera_paths import CAMERA_PATH, CATEGORY, camera_path
 
 NEAREST, FARTHEST = 0.001, 1e6
 

@@ -14,9 +14,9 @@ from ...core.geometry.cameras import CameraPath
 from ...core.splats.projection import NEAR
 from ...host import load3d_camera
 from ..common import checks
-from ..splats.types import SPLAT, to_gaussians
+from ..common.camera_paths import CAMERA_PATH, CATEGORY, camera_path
+from ..common.scenes import SPLAT, to_gaussians
 from .previews import drawn
-from .types import CAMERA_PATH, CATEGORY, camera_path
 
 FORMATS = ("nerfstudio transforms.json", "COLMAP text")
 COLMAP = (camera_files.CAMERAS, camera_files.IMAGES)

@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ...playground.rooms import clips
-from ..cameras.types import CAMERA_PATH, CATEGORY
 from ..common import checks
+from ..common.camera_paths import CAMERA_PATH, CATEGORY
 
 MOST_FRAMES, MOST_SIDE = 120, 512
 

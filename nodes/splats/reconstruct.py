@@ -13,11 +13,11 @@ from ...core.splats.gaussians import Gaussians
 from ...core.splats.rasteriser import render
 from ...core.splats.reconstruction import PRESETS, reconstruct
 from ...core.tracking.tracking import LOST, Tracked
-from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to
 from ..common import checks
+from ..common.camera_paths import CAMERA_PATH, CATEGORY, camera_path, copied_to
+from ..common.room import make_room
+from ..common.scenes import SPLAT, splat_kind, to_gaussians, to_splat
 from ..tracking.clip_inputs import Lens, Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
-from .room import make_room
-from .types import SPLAT, splat_kind, to_gaussians, to_splat
 
 STOPPED_EARLY = "Stopped before the end; connect splat and cameras to another Reconstruct Splats From Video to go on."
 

@@ -11,10 +11,10 @@ from ...core.geometry.cameras import CameraPath
 from ...core.measures import views
 from ...core.splats import memory
 from ...core.splats.rasteriser import render
-from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to, one_size
 from ..common import checks
-from .room import make_room
-from .types import SPLAT, to_gaussians
+from ..common.camera_paths import CAMERA_PATH, CATEGORY, as_many, camera_path, copied_to
+from ..common.room import make_room
+from ..common.scenes import SPLAT, to_gaussians
 
 MOST_PIXELS = 8192
 
@@ -117,7 +117,7 @@ class EvaluateViews(io.ComfyNode):
     @classmethod
     def execute(cls, images, reference) -> io.NodeOutput:
         a, b = checks.image("images", images), checks.image("reference", reference)
-        one_size("images", a, "reference", b)
+        as_many("images", a, "reference", b)
         if a.shape != b.shape:
             raise checks.InputError(f"images are {a.shape[2]} x {a.shape[1]}, reference {b.shape[2]} x {b.shape[1]}: resize one of them.")
         if min(a.shape[1:3]) < views.WINDOW:

@@ -17,8 +17,8 @@ from ...core.splats.fitting import Fit
 from ...core.splats.rasteriser import render
 from ...core.tracking.motion import nearness
 from ...core.tracking.tracking import LOST, Tracked
-from ..cameras.types import copied_to, one_size
 from ..common import checks
+from ..common.camera_paths import as_many, copied_to
 
 INVERSE, DISTANCE, LINEAR = "near is bright", "far is bright", "near is bright, linear"
 DEPTH_KINDS = (INVERSE, DISTANCE, LINEAR)
@@ -87,7 +87,7 @@ def clip_of(image: Tensor, depth: Tensor, kind: str, lens: Lens, mask: Tensor | 
     given = checks.image("depth", depth, clamp=False).mean(-1)
     if not (given.abs() <= LARGEST).all():
         raise checks.InputError("depth has values too large to be added up: divide it by the largest that there can be.")
-    one_size("depth", given, "image", checks.image("image", image))
+    as_many("depth", given, "image", checks.image("image", image))
     pictures, hidden = pictures_and_mask(image, kind, lens, mask)
     height, width = pictures.shape[1:3]
     if given.shape[1:] != (height, width):

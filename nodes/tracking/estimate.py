@@ -10,10 +10,10 @@ from comfy_api.latest import io, ui
 from ...core.splats import memory
 from ...core.splats.fitting import refine_pose
 from ...core.tracking.tracking import track
-from ..cameras.types import CAMERA_PATH, CATEGORY, camera_path, copied_to
 from ..common import checks
-from ..splats.room import make_room
-from ..splats.types import SPLAT, to_gaussians
+from ..common.camera_paths import CAMERA_PATH, CATEGORY, camera_path, copied_to
+from ..common.room import make_room
+from ..common.scenes import SPLAT, to_gaussians
 from .clip_inputs import SMALLEST, Lens, Watch, clip_in_motion, clip_of, depth_inputs, pictures_of, report, same_aspect
 
 

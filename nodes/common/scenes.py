@@ -1,4 +1,4 @@
-"""What passes between the splat nodes, and the host's SPLAT as Gaussians."""
+"""The host's SPLAT as Gaussians, and back."""
 
 import torch
 from comfy_api.latest import io
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...core.geometry.cameras import FARTHEST
 from ...core.splats.gaussians import Gaussians
-from ..common.checks import InputError, kind_of
+from .checks import InputError, kind_of
 
 SPLAT = getattr(io, "Splat", None) or io.Custom("SPLAT")  # the host's own from ComfyUI 0.23 on
 MOST_SPLATS = 20_000_000

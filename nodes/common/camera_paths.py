@@ -1,4 +1,4 @@
-"""What passes between the nodes of cameras, and checks of it."""
+"""CAMERA_PATH, what passes between the nodes of cameras, and checks of it."""
 
 from dataclasses import fields, replace
 from typing import TypeVar
@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...core.geometry.cameras import FARTHEST, CameraPath
-from ..common.checks import InputError, kind_of
+from .checks import InputError, kind_of
 
 CATEGORY = "FreeSteer/Splats"
 CAMERA_PATH = io.Custom("FREESTEER_CAMERA_PATH")
@@ -43,6 +43,6 @@ def camera_path(name: str, value: object) -> CameraPath:
     return value
 
 
-def one_size(name: str, value: Tensor, other: str, wanted: Tensor) -> None:
+def as_many(name: str, value: Tensor, other: str, wanted: Tensor) -> None:
     if len(value) != len(wanted):
         raise InputError(f"{name} has {len(value)} pictures, {other} {len(wanted)}: connect as many of both.")

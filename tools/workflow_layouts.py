@@ -50,6 +50,11 @@ VIDEO_NOTE = (
     "Without a GPU take the preset *preview*. "
     "The depth nodes may be left out, which is slower."
 )
+PEEKABOO_NOTE = (
+    "Press **Run**: above, both objects are in their boxes; below, the same noise puts them anywhere. "
+    "Then move a box (left, top, right, bottom), or write other things in the prompt and in *phrase*. "
+    "In a clip a track has a line for each keyframe, such as '50%: 0.3 0.3 0.7 0.7'."
+)
 
 FREECONTROL = Layout(
     places={
@@ -134,6 +139,31 @@ VIDEO = Layout(
     },
 )  # fmt: skip
 
+PEEKABOO = Layout(
+    places={
+        "1": (0, 285, 235), "2": (0, 430, 235), "6": (0, 600, 235),  # model, negative prompt
+        "3": (290, 0, 230), "4": (290, 300, 230),  # tracks
+        "5": (575, 0, 240, 320),
+        "7": (905, 0, 210), "8": (905, 420, 210),  # samplers
+        "9": (1165, -10, 140), "11": (1165, 110, 165), "10": (1165, 410, 140),  # decoders, boxes
+        "12": (1385, 0, 195, 225), "13": (1385, 380, 195, 225),
+    },
+    groups={"Model": ("1", "2", "6"), "Objects": ("3", "4", "5"), "Draw": ("7", "8"), "Compare": ("9", "10", "11", "12", "13")},
+    note=Note((0, 0, 235, 230), PEEKABOO_NOTE),
+    ways={
+        "5.model": ((262, 226), (548, 226)), "5.clip": ((262, 238), (548, 238)), "4.tracks": ((536, 250), (274, 250)),
+        "6.clip": ((262, 382), (-26, 382)),
+        "7.negative": ((262, 536), (830, 536), (872, 300)), "8.negative": ((262, 536), (830, 536)),
+        "7.latent_image": ((262, 552), (830, 552), (872, 316)), "8.latent_image": ((262, 552), (830, 552)),
+        "8.model": ((262, 568), (830, 568)),
+        "9.vae": ((262, 584), (830, 584), (872, 360), (1140, 360)), "10.vae": ((262, 584), (830, 584), (872, 360), (1140, 360)),
+        "11.tracks": ((548, 520), (830, 520), (872, 345), (1140, 345)),
+        "11.image": ((1345, 48), (1145, 48)),
+    },
+    collapsed=("9", "10"),
+)  # fmt: skip
+
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
+    "peekaboo": PEEKABOO,
 }  # fmt: skip

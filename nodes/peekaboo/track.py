@@ -51,7 +51,8 @@ class BoxTrack(io.ComfyNode):
                     "line: it stays. Without times: evenly spread.",
                 ),
                 io.Custom("BOUNDING_BOX").Input(
-                    "bboxes", optional=True, extra_dict={"forceInput": True}, tooltip="ComfyUI's own boxes in place of the text: one keyframe each, evenly spread.",
+                    "bboxes", optional=True, extra_dict={"forceInput": True}, tooltip="ComfyUI's own boxes in place of the text: one "
+                    "keyframe each, evenly spread.",
                 ),
                 io.Int.Input("width", default=512, min=1, max=16384, advanced=True, tooltip="Of the picture that bboxes was drawn on."),
                 io.Int.Input("height", default=512, min=1, max=16384, advanced=True, tooltip="Of the picture that bboxes was drawn on."),

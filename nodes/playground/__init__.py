@@ -1,3 +1,3 @@
-from . import clip, condition, load
+from . import clip, condition, empty, load
 
-NODES = [*load.NODES, *condition.NODES, *clip.NODES]
+NODES = [*load.NODES, *empty.NODES, *condition.NODES, *clip.NODES]

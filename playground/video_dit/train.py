@@ -1,6 +1,7 @@
 """Trains the playground's video transformer and its text encoder together, with flow matching (https://arxiv.org/abs/2210.02747).
 
-First on single frames, then on short parts of clips, then on whole ones: what can be learnt from few tokens is learnt from few.
+First on single frames, which the image playground teaches, then on short parts of clips, then on whole ones: what can be learnt from few
+tokens is learnt from few.
 """
 
 import random
@@ -23,8 +24,9 @@ from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..noise_loss import ATTENTION_WEIGHT, OBJECT_WEIGHT
 from ..training_attention import OPTIONS
 from . import models
+from .teacher import HIGHEST, Teacher
 
-STAGES = ((0.5, 1, 96), (0.6, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
+STAGES = ((0.6, 1, 96), (0.7, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
 EARLIER = 8  # every so many steps is one of the stage before
 
 
@@ -69,7 +71,7 @@ class Batches:
     """The batch of each step, from encoded clips."""
 
     def __init__(self, data: ClipLatents, steps: int) -> None:
-        self.data, self.steps = data, steps
+        self.data, self.steps, self.teacher = data, steps, Teacher()
 
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
         frames, count = stage_of(step, self.steps)
@@ -79,7 +81,12 @@ class Batches:
         even = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         sigma = models.SHIFT * even / (1 + (models.SHIFT - 1) * even)
         at = sigma.view(-1, 1, 1, 1, 1)
-        return Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, part.masks)
+        batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, part.masks)
+        if frames == 1:
+            known = sigma < HIGHEST
+            with torch.autocast("cpu", torch.bfloat16):
+                batch.velocity[known, :, 0] = self.teacher.velocity(batch.noisy[known, :, 0], sigma[known], part.tokens[known])
+        return batch
 
 
 def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

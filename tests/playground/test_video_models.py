@@ -1,5 +1,7 @@
 """The playground's video models before and while they are trained; what they draw is measured by `bench playground_video`."""
 
+import random
+
 import comfy.ops
 import pytest
 import torch
@@ -11,12 +13,16 @@ from freesteer.playground.frame_vae import build_frame_vae
 from freesteer.playground.image import models as image
 from freesteer.playground.image.train_diffusion import Diffusion
 from freesteer.playground.noise_loss import Noising, noise_loss
+from freesteer.playground.text import tokens_and_groups
 from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
+from freesteer.playground.video_dit.teacher import Teacher
 from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
 from freesteer.playground.video_unet import models as video_unet
 from freesteer.playground.video_unet.train import VideoDiffusion
 from freesteer.playground.weights import load_compact
+from freesteer.playground.world import world
+from freesteer.playground.world.captions import caption
 
 
 def of_image(prefix: str) -> dict[str, torch.Tensor]:
@@ -94,9 +100,23 @@ def test_the_loss_of_noise_is_least_at_the_noise(frames: tuple[int, ...]):
     assert float(loss) == pytest.approx(float((share * (5 * batch.sigma**2).clamp(max=1)).mean()), rel=1e-5)
 
 
+def test_the_teacher_of_single_frames_expects_what_was_drawn():
+    """Of a frame with little noise, nearly itself; with much, something nearer to it than nothing is."""
+    scenes = world.sample_scenes(8, torch.Generator().manual_seed(0), counts=(1, 0, 0))
+    pictures = world.render(scenes)[0]
+    latent = image.build_vae(of_image("vae.")).encode(pictures.movedim(1, -1))
+    said = torch.stack([tokens_and_groups(caption(scenes, i, random.Random(1)), video_dit.LANGUAGE, random.Random(1))[0] for i in range(8)])
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
+    for sigma, most in ((0.1, 0.02), (0.5, 0.1), (0.8, 0.5)):
+        level = torch.full((8,), sigma)
+        found = Teacher().velocity((1 - sigma) * latent + sigma * noise, level, said)
+        expected = (1 - sigma) * latent + sigma * noise - sigma * found  # the clean latent that this velocity leads to
+        assert float((expected - latent).square().mean() / latent.square().mean()) < most
+
+
 def test_stages_go_from_single_frames_to_whole_clips():
     frames = [stage_of(step, 1000)[0] for step in range(1000)]
-    assert frames[:500] == [1] * 500 and set(frames[500:600]) == {1, 5} and set(frames[600:]) == {5, 13}
+    assert frames[:600] == [1] * 600 and set(frames[600:700]) == {1, 5} and set(frames[700:]) == {5, 13}
     assert [stage_of(step, 10)[0] for step in (9, 8)] == [13, 5]
     assert len({frames * clips // 20 for _, frames, clips in STAGES}) <= 2  # about as many frames a step
 

@@ -1,0 +1,40 @@
+"""The image playground as a teacher of single frames.
+
+What it expects of a noisy frame is the mean of all frames that it may be; a frame that was drawn is one of them. So the transformer
+learns from the mean as from very many drawn frames (knowledge distillation, https://arxiv.org/abs/1503.02531).
+"""
+
+import comfy.ops
+import torch
+from comfy.model_sampling import ModelSamplingDiscrete
+from torch import Tensor, nn
+
+from .. import text
+from ..image import models as image_models
+from ..weights import load_compact
+
+HIGHEST = 0.93  # of noise in noise and signal: above, the schedule of the image playground has nothing
+
+
+class Teacher(nn.Module):
+    """Knows the words of the image playground, which are the first of the video models' as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = load_compact(image_models.WEIGHTS)
+        unet, words = ({k[len(p) :]: w for k, w in weights.items() if k.startswith(p)} for p in ("unet.", "words."))
+        self.unet = image_models.build_model(unet).model.diffusion_model
+        self.words = text.TextModel(image_models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+        self.words.load_state_dict(words)
+        self.sampling = ModelSamplingDiscrete()
+
+    @torch.no_grad()
+    def velocity(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
+        """Of frames (B, 4, h, w) at noise levels sigma (B) up to HIGHEST, (1 - sigma) clean + sigma noise: noise less what is clean."""
+        own = tokens[:, : image_models.LANGUAGE.max_tokens]
+        ratio = (sigma / (1 - sigma))[:, None, None, None]
+        scaled = noisy / (1 - sigma)[:, None, None, None]  # clean + ratio * noise
+        noise = self.unet(
+            scaled / (1 + ratio**2).sqrt(), self.sampling.timestep(ratio.flatten()).float(), context=self.words(own)[0]
+        ).float()
+        return noise - (scaled - ratio * noise)

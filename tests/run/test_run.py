@@ -218,7 +218,7 @@ def test_nothing_that_users_install_imports_what_the_registry_leaves_out() -> No
     assert {folder.name for folder in shipped} >= {"core", "host", "recipes", "nodes", "playground", "training"}
     files = [file for folder in shipped for file in folder.rglob("*.py")]
     assert [file for file in files if imported(file) & ignored()] == []
-    assert "core" in imported(ROOT / "nodes" / "splats" / "types.py")  # `imported` sees what there is
+    assert "core" in imported(ROOT / "nodes" / "common" / "scenes.py")  # `imported` sees what there is
 
 
 def test_only_the_repository_of_the_pyproject_publishes() -> None:

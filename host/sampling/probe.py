@@ -28,7 +28,7 @@ class Probe(comfy.samplers.Sampler):
     def __init__(self, points: Sequence[Point], walk: Callable[..., Tensor]):
         self.points, self.walk = points, walk
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *_mask_and_bar):
         def predict(x: Tensor, sigma: Tensor | float) -> tuple[Tensor, dict[str, Tensor]]:
             options, readout = reading.asking(extra_args["model_options"], reading.Request(x.shape, self.points))
             clean = model_wrap(x, x.new_full((len(x),), float(sigma)), **{**extra_args, "model_options": options})

@@ -1,7 +1,6 @@
 """The pack in the host's real frontend: its workflows open from the template browser, run, and show their pictures."""
 
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from .conftest import load, needs_files, skip_without_splats
+from .conftest import lacking, load, needs_files, skip_without_splats
 
 TROUBLE = "[data-testid=error-overlay], .p-toast-message-error, .p-dialog, [role=alertdialog]"
 UNKNOWN_NODES = """app.graph._nodes.filter(node => node.has_errors || !(node.type in LiteGraph.registered_node_types))
@@ -86,10 +85,7 @@ SCREENSHOTS = ROOT / "output" / "screenshots"
 def browser() -> Iterator[Any]:
     chromium = find_chromium()
     if chromium is None:
-        message = "browser tests need chromium or chrome: install it, on Debian with `apt install chromium`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking("browser tests need chromium or chrome: install it, on Debian with `apt install chromium`")
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         yield browser

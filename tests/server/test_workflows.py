@@ -81,7 +81,7 @@ def test_the_template_browser_has_the_workflow_and_its_picture(ui_workflow: Path
 def test_the_workflow_runs(api_workflow: Path, server: Server, object_info: dict[str, Any]) -> None:
     skip_without_splats(api_workflow, object_info)
     if needs_files(api_workflow):
-        pytest.skip("needs files of the user; for a checkpoint see test_checkpoint.py")
+        pytest.skip("needs files of the user: see test_checkpoint.py, and the test of splats_video below")
     server.post("/free", {"free_memory": True})  # or ComfyUI 0.20 tells no outputs of what the browser ran before
     outputs = server.run(load(api_workflow))
     assert outputs
@@ -100,6 +100,27 @@ def test_the_workflow_runs(api_workflow: Path, server: Server, object_info: dict
     for file in [file for file in files if file not in videos]:
         picture = np.asarray(Image.open(io.BytesIO(server.get("/view?" + urlencode(file)))))
         assert picture.std() > 2, f"{file['filename']} is blank"
+
+
+def test_a_video_becomes_splats_without_the_depth_nodes(server: Server, object_info: dict[str, Any]) -> None:
+    """The template for a user's clip, whose depth nodes need a model that cannot be had here, and may be left out."""
+    file = next(file for file in API_WORKFLOWS if file.stem == "splats_video")
+    skip_without_splats(file, object_info)
+    clip = {"kind": "sideways", "frames": 10, "width": 96, "height": 72, "as_estimated": False, "seed": 0}
+    filmed = server.run({
+        "1": {"class_type": "FreeSteerPlaygroundClip", "inputs": clip},
+        "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 12.0}},
+        "3": {"class_type": "SaveVideo", "inputs": {"video": ["2", 0], "filename_prefix": "clip", "format": "mp4", "codec": "h264"}},
+    })  # fmt: skip
+    video = filmed["3"]["images"][0]
+    workflow = {node: data for node, data in load(file).items() if data["class_type"] not in ("LoadDA3Model", "DA3Inference", "DA3Render")}
+    of_kind = {data["class_type"]: data["inputs"] for data in workflow.values()}
+    of_kind["LoadVideo"]["file"] = f"{video['filename']} [{video['type']}]"
+    del of_kind["FreeSteerReconstructSplats"]["depth"]
+    of_kind["FreeSteerReconstructSplats"]["preset"] = "preview"
+    outputs = server.run(workflow)
+    kinds = {workflow[node]["class_type"]: output for node, output in outputs.items()}
+    assert kinds["FreeSteerPreviewCameraPath"]["images"] and "cameras_0" in kinds["FreeSteerSaveCameraPath"]["text"][0]
 
 
 def test_the_workflow_of_0_1_runs(server: Server) -> None:

@@ -4,10 +4,13 @@
 """Scenes of splats: made from clips, and drawn."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
+import comfyui_version
 import pytest
 import torch
+from comfy_api import latest
 from freesteer.core.geometry import cameras
 from freesteer.core.geometry.cameras import CameraPath
 from freesteer.core.splats.reconstruction import Preset
@@ -31,6 +34,12 @@ def made() -> tuple[Any, CameraPath, Tensor, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(splat_reconstruct.PRESETS, "preview", SMALL)
         return run("FreeSteerReconstructSplats", **of(clip()))
+
+
+def test_a_host_lacks_splats_only_before_0_23() -> None:
+    """Else tests that need them would be left out without a word."""
+    newer = tuple(int(part) for part in comfyui_version.__version__.split(".")[:2]) >= (0, 23)
+    assert hasattr(getattr(latest, "Types", None), "SPLAT") == (find_spec("comfy_extras.nodes_gaussian_splat") is not None) == newer
 
 
 # Reconstruct Splats From Video

@@ -382,3 +382,7 @@ def test_the_limit_of_a_file_is_said_in_megabytes(tmp_path: Path, monkeypatch: p
     (tmp_path / "my.json").write_bytes(bytes(3 * 2**20 + 1))
     with pytest.raises(CameraFileError, match=r"\(3 MB\)"):
         camera_files.load(tmp_path / "my.json")
+
+
+def test_a_blank_first_line_is_passed_over() -> None:
+    assert len(from_colmap(f"\n{CAMERA}", "\n1 1 0 0 0 0 0 0 1 a.png\n\n")) == 1

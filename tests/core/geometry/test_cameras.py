@@ -93,3 +93,10 @@ def test_three_ways_to_one_focal_length():
     assert by_angle.focal[0] == pytest.approx(320 / math.tan(math.radians(30)))
     assert cameras.from_field_of_view(pose, 60, size).focal[0] == pytest.approx(240 / math.tan(math.radians(30)))
     assert by_angle.resized(240, 320).focal[0] == pytest.approx(160 / math.tan(math.radians(30)))
+
+
+def test_a_camera_sees_its_own_position_at_the_origin():
+    pose = cameras.exponential(twists(1))[0]
+    camera = cameras.Camera(pose, torch.ones(2), torch.zeros(2), (4, 4))
+    torch.testing.assert_close(pose[:3, :3] @ camera.position + pose[:3, 3], torch.zeros(3).double())
+    assert camera.position.norm() > 0.1

@@ -10,7 +10,7 @@ from freesteer.core.geometry import cameras
 from freesteer.core.geometry.cameras import Camera
 from freesteer.core.geometry.rotations import matrix, quaternion
 from freesteer.core.splats import compositing, harmonics
-from freesteer.core.splats.fitting import DEPTH_WEIGHT, difference
+from freesteer.core.splats.fitting import DEPTH_WEIGHT, difference, fit
 from freesteer.core.splats.gaussians import Gaussians, join
 from freesteer.core.splats.projection import Projected, project
 from freesteer.core.splats.rasteriser import Rendered, render
@@ -192,3 +192,21 @@ def test_projection_is_gsplats():
     directions = torch.nn.functional.normalize(scene.positions - camera.position, dim=1)
     colours = (gsplat._spherical_harmonics(3, directions, scene.sh) + 0.5).clamp(min=0)
     torch.testing.assert_close(harmonics.colours(scene.sh, directions), colours, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frame_that_is_shown_exactly_has_no_loss():
+    """Exposure counts: what is shown is made brighter before it is compared."""
+    colour = torch.rand(12, 11, 3, generator=torch.Generator().manual_seed(0)) / 2
+    shown = Rendered(colour, torch.ones(12, 11), torch.ones(12, 11))
+    assert float(difference(shown, 1.25 * colour + 0.1, torch.ones(12, 11), torch.tensor([0.25, 0.1]))) == pytest.approx(0, abs=1e-6)
+    assert float(difference(shown, colour, None, torch.tensor([0.25, 0.1]))) > 0.05
+
+
+def test_gaussians_that_hide_all_behind_them_stay_finite_in_a_fit():
+    camera = reference.view((16, 16))
+    scene = replace(reference.cloud(20, 0, 0.2), opacities=torch.ones(20))
+    pictures, depths = render(scene, camera).colour[None], torch.full((1, 16, 16), 3.0)
+    path = cameras.CameraPath(camera.pose[None], camera.focal, camera.centre, camera.size)
+    made = fit(scene, pictures, depths, path, torch.zeros(1, 2), 2).gaussians
+    assert len(made) == 20 and all(part.isfinite().all() for part in (made.positions, made.opacities, made.sh))
+    assert made.opacities.min() > 0.9

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from freesteer.core.geometry import trajectory
+import torch
+from freesteer.core.geometry import cameras, trajectory
 from freesteer.core.tracking import motion
 from freesteer.core.tracking.motion import nearness
 from freesteer.core.tracking.plane_sweep import pattern, sweep
@@ -65,3 +66,41 @@ def test_it_may_go_straight_on_and_slowly():
     assert 3 <= len(motion._keys(pattern(clip.frames))) < 12
     near, valid = nearness(clip.frames, focal)
     assert valid.float().mean() > 0.4 and error(near, valid, clip) < 0.15
+
+
+@pytest.fixture(scope="module")
+def first(clip) -> motion.Swept:
+    """Seven frames whose cameras and depth are known."""
+    given = 1 / clip.depth[:7]
+    rest = motion.at_rest(float(clip.path.focal[0]) / SIZE[1], given, given > 0, inverse=True)
+    return motion.Swept(replace(rest, poses=clip.path.poses[:7].clone()), given, given > 0)
+
+
+def off(found: Tensor, true: Tensor) -> tuple[float, float]:
+    """Between two poses: degrees, and the distance of the cameras."""
+    left = cameras.logarithm(found @ cameras.inverse(true))
+    return float(left[3:].norm().rad2deg()), float((cameras.inverse(found) - cameras.inverse(true))[:3, 3].norm())
+
+
+def test_a_frame_is_placed_by_the_depth_of_the_one_before(clip, first):
+    patterns = pattern(clip.frames)
+    relative = motion._relative_pose(patterns, float(first.state.focal), 6, 7, first.near[6], first.valid[6])
+    degrees, distance = off(relative @ clip.path.poses[6], clip.path.poses[7])
+    step = off(clip.path.poses[6], clip.path.poses[7])[1]
+    assert degrees < 0.3 and distance < 0.15 * step
+
+
+def test_one_frame_more_is_placed_and_swept(clip, first):
+    """Beyond those that it is compared with, which the others stay."""
+    assert len(first.near) > motion.PLACED_WITH
+    more = motion._next(clip.frames, pattern(clip.frames), first)
+    assert len(more.near) == len(more.valid) == len(more.state.poses) == 8
+    degrees, distance = off(more.state.poses[7], clip.path.poses[7])
+    assert degrees < 1 and distance < off(clip.path.poses[6], clip.path.poses[7])[1]
+    early = 8 - motion.ADJUSTED_WITH
+    torch.testing.assert_close(more.state.poses[:early], first.state.poses[:early])
+    assert error(more.near[7:], more.valid[7:], replace_depth(clip, 7)) < 0.15
+
+
+def replace_depth(clip: clips.Clip, frame: int) -> clips.Clip:
+    return clips.Clip(clip.frames, clip.depth[frame : frame + 1], clip.path)

@@ -3,7 +3,15 @@
 import pytest
 import torch
 from freesteer.core.tracking.levenberg import levenberg_marquardt
-from freesteer.core.tracking.normal_equations import MOSTLY_SEEN, add_priors, fixed_parameters, linearised, normal_equations
+from freesteer.core.tracking.normal_equations import (
+    LEAST_SEEN,
+    MOSTLY_SEEN,
+    add_priors,
+    fixed_parameters,
+    linearised,
+    normal_equations,
+    scale_of_cost,
+)
 from freesteer.core.tracking.state import FOCAL, LOG_SCALE, PER_FRAME, SHIFT, retract
 from freesteer.tests.core.tracking.analytic import COUNT, level, state
 
@@ -76,3 +84,10 @@ def test_a_step_that_does_not_help_is_tried_shorter():
 
     x, cost = levenberg_marquardt(1.0, Parabola, retracted, 60)
     assert abs(tried[0]) > 1 and cost == x * x < 1e-3
+
+
+def test_a_state_does_not_win_by_showing_less():
+    """A mean over what is seen, of no less than a few pixels; and twice the share that is missing to what should be seen."""
+    assert scale_of_cost(40.0, 100) == pytest.approx((1 / 40, 2 * (MOSTLY_SEEN - 0.4)))
+    assert scale_of_cost(90.0, 100) == pytest.approx((1 / 90, 0.0))
+    assert scale_of_cost(0.0, 100) == pytest.approx((1 / (100 * LEAST_SEEN), 2 * (MOSTLY_SEEN - 0.01)))

@@ -1,6 +1,7 @@
-"""FreeControl's two energies for one picture in the making: the condition's layout, and the sibling's look.
+"""FreeControl's two energies for pictures in the making: the condition's layout, and the sibling's look.
 
 Puts `semantic_basis` (coordinates) and `feature_guidance` (energies) together; see there for the paper and its equations.
+The frames of a clip are so many pictures, each with the layout of its own frame of the condition.
 """
 
 import math
@@ -20,7 +21,8 @@ class Structure:
     """The layout of a condition image.
 
     sigmas: (L,) levels at which it was read; coordinates: by layer, (L, B, tokens, N), whitened; grids: by layer.
-    mask: (B, 1, H, W) in 0..1, what to place, or None for the whole picture. B is 1, or one condition a picture.
+    mask: (B, 1, H, W) in 0..1, what to place, or None for the whole picture. B is 1, or one condition a picture; for a clip, the
+    conditions follow each other in time. weights: by layer, (L, B, N) in 0..1, how much each component counts; all alike without.
     """
 
     basis: Basis
@@ -28,16 +30,25 @@ class Structure:
     coordinates: dict[str, Tensor]
     grids: dict[str, Grid]
     mask: Tensor | None = None
+    weights: dict[str, Tensor] | None = None
 
     def to(self, device: torch.device | str) -> "Structure":
         """On a device, but for the sigmas, which decide what is done and stay on the CPU."""
         coordinates = {name: values.to(device) for name, values in self.coordinates.items()}
         mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, basis=self.basis.to(device), coordinates=coordinates, mask=mask)
+        weights = None if self.weights is None else {name: values.to(device) for name, values in self.weights.items()}
+        return replace(self, basis=self.basis.to(device), coordinates=coordinates, mask=mask, weights=weights)
 
     def at(self, layer: str, sigma: float) -> Tensor:
-        """Coordinates (B, tokens, N) at a noise level, interpolated over log sigma when all levels share their components."""
-        levels = self.coordinates[layer]
+        """Coordinates (B, tokens, N) at a noise level."""
+        return self._between(self.coordinates[layer], sigma)
+
+    def weights_at(self, layer: str, sigma: float) -> Tensor | None:
+        """(B, N) at a noise level."""
+        return None if self.weights is None else self._between(self.weights[layer], sigma)
+
+    def _between(self, levels: Tensor, sigma: float) -> Tensor:
+        """Interpolated over log sigma when all levels share their components."""
         place = log_position(self.sigmas, sigma)
         low = int(place)
         if not self.basis.shared:
@@ -70,12 +81,32 @@ def repeat_to(values: Tensor, count: int) -> Tensor:
     return values if len(values) == count else values[torch.arange(count) % len(values)]
 
 
+def pictures_of(features: Tensor, tokens: int) -> Tensor:
+    """Of clips, each frame as a picture of so many tokens: (B, frames * tokens, C) to (B * frames, tokens, C)."""
+    return features.reshape(-1, tokens, features.shape[-1])
+
+
+def in_time(values: Tensor, frames: int) -> Tensor:
+    """Rows that follow each other in time, brought to another number of frames, the first and the last in their places; as they are
+    for pictures (1 frame)."""
+    if frames == 1 or len(values) in (1, frames):
+        return values
+    places = torch.linspace(0, len(values) - 1, frames)
+    low = places.floor().long()
+    share = (places - low).to(values).view(-1, *[1] * (values.ndim - 1))
+    return torch.lerp(values[low], values[(low + 1).clamp(max=len(values) - 1)], share)
+
+
 @dataclass
 class Energy:
-    """The energy of one FreeControl. `look`: by layer and level, the sibling's appearance, (B, 1 + K, C); empty without one."""
+    """The energy of one FreeControl.
+
+    frames: of each clip, 1 for pictures. look: by layer and level, the sibling's appearance, (pictures, 1 + K, C); empty without one.
+    """
 
     structure: Structure
     grids: dict[str, Grid]
+    frames: int = 1
     relative: bool = True
     background: float = 1.0
     appearance: float = 0.1
@@ -92,26 +123,33 @@ class Energy:
     def remember(self, features: dict[str, Tensor], sigma: float) -> None:
         """Takes the sibling's look from its features."""
         self.look_sigmas.append(sigma)
-        for layer, keys in features.items():
-            if layer in self.structure.coordinates:
+        for layer in self.structure.coordinates:
+            if layer in features:
+                keys = self._pictures(layer, features)
                 v = appearance(keys, self._coordinates(layer, keys, sigma), self.components)
                 self.look.setdefault(layer, []).append(v)
 
     def __call__(self, features: dict[str, Tensor], sigma: float) -> Tensor:
-        """Features by layer, (B, tokens, C), to the energy of each picture, (B,)."""
-        parts = [self._layer(layer, features[layer], sigma) for layer in self.structure.coordinates]
-        return torch.stack(parts).mean(0)
+        """Features by layer, (B, tokens, C), to the energy of each picture, or of each clip that is one latent, (B,)."""
+        parts = [self._layer(layer, self._pictures(layer, features), sigma) for layer in self.structure.coordinates]
+        latents = len(next(iter(features.values())))
+        return torch.stack(parts).mean(0).unflatten(0, (latents, -1)).mean(1)
+
+    def _pictures(self, layer: str, features: dict[str, Tensor]) -> Tensor:
+        return pictures_of(features[layer], math.prod(self.grids[layer]))
 
     def _layer(self, layer: str, keys: Tensor, sigma: float) -> Tensor:
         coordinates = self._coordinates(layer, keys, sigma)
         old, grid = self.structure.grids[layer], self.grids[layer]
         target = resample(self.structure.at(layer, sigma).to(coordinates), old, grid)
-        target = repeat_to(target, len(keys))
-        mask = repeat_to(self._mask(grid), len(keys)).to(coordinates)
-        placed, slack = coordinates, 0.0
+        target = self._conditions(target, len(keys))
+        mask = self._conditions(self._mask(grid), len(keys)).to(coordinates)
+        placed, slack, weights = coordinates, 0.0, None
         if self.relative:
             placed, target, slack = relative(coordinates), relative(target), SLACK
-        energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background, slack)
+            weights = self.structure.weights_at(layer, sigma)
+            weights = None if weights is None else self._conditions(weights, len(keys)).to(coordinates)
+        energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background, slack, weights)
         if self.appearance > 0 and self.look:
             energy = energy + self.appearance * self._look_energy(layer, keys, coordinates, sigma)
         return energy
@@ -121,6 +159,10 @@ class Energy:
         basis = self.structure.basis
         spread = basis.layers[layer].deviation[basis.nearest(sigma)].square().sum()
         return appearance_energy(appearance(keys, coordinates, self.components), wanted.to(keys.dtype), spread)
+
+    def _conditions(self, values: Tensor, count: int) -> Tensor:
+        """One row for each of `count` pictures: their own, if there are so many, or else those of one clip for all."""
+        return repeat_to(values if len(values) == count else in_time(values, self.frames), count)
 
     def _mask(self, grid: Grid) -> Tensor:
         """(1, tokens) on a token grid."""

@@ -37,19 +37,28 @@ def background_limit(target: Tensor, mask: Tensor) -> Tensor:
     return torch.where(outside.isinf(), torch.inf, outside)
 
 
-def structure_energy(coordinates: Tensor, target: Tensor, mask: Tensor, limit: Tensor, background: float, slack: float = 0.0) -> Tensor:
+def structure_energy(
+    coordinates: Tensor, target: Tensor, mask: Tensor, limit: Tensor, background: float, slack: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """g_s for each picture: (B,).
 
     coordinates, target: (B, tokens, N); mask: (B, tokens) in 0..1; limit: (B, 1, N), see background_limit. slack: differences
-    up to this are none.
+    up to this are none. weights: (B, N), by which components count; without, all alike.
     """
+    count = coordinates.shape[-1]
+    share = coordinates.new_full((1, 1, count), 1 / count) if weights is None else _shares(weights)
     distance = ((coordinates - target).abs() - slack).clamp(min=0)
-    placed = (mask * distance.square().mean(-1)).sum(-1) / mask.sum(-1).clamp(min=1e-6)
+    placed = (mask * (share * distance.square()).sum(-1)).sum(-1) / mask.sum(-1).clamp(min=1e-6)
     if background == 0:
         return placed
     outside = 1 - mask
-    excess = (coordinates - limit).clamp(min=0).square().mean(-1)
+    excess = (share * (coordinates - limit).clamp(min=0).square()).sum(-1)
     return placed + background * (outside * excess).sum(-1) / outside.sum(-1).clamp(min=1)
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """Weights (B, N) as (B, 1, N) with a sum of 1."""
+    return (weights / weights.sum(-1, keepdim=True).clamp(min=1e-6))[:, None]
 
 
 def appearance(keys: Tensor, coordinates: Tensor, components: int) -> Tensor:

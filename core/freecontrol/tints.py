@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 LEAST_CONTRAST = 0.7  # distance of the two colours in RGB
+PLAINEST = 0.95  # of a component's variance that a handful of colourings can prove to be layout
 
 
 def tinted(pictures: Tensor, count: int, seed: int = 0) -> Tensor:
@@ -18,3 +19,16 @@ def tinted(pictures: Tensor, count: int, seed: int = 0) -> Tensor:
     pairs = torch.rand(64 * count, 2, 3, generator=generator)
     pairs = pairs[(pairs[:, 0] - pairs[:, 1]).norm(dim=1) > LEAST_CONTRAST][: count - 1].to(pictures)
     return torch.stack([pictures, *(torch.lerp(dark, light, grey) for dark, light in pairs)])
+
+
+def signal_to_noise(coordinates: Tensor) -> Tensor:
+    """How plainly each component tells layout, by coordinates in several colourings: (count, ..., tokens, N) to (..., N), 0 or more.
+
+    The variance over the picture that all colourings share, by that in which they differ: 0 for components that follow colour alone.
+    Squared differences that are weighted so count by what they tell of layout (Fisher's criterion).
+    """
+    count = len(coordinates)
+    placed = coordinates - coordinates.mean(-2, keepdim=True)
+    share = placed.mean(0).square().mean(-2) / placed.square().mean((0, -2)).clamp(min=1e-12)
+    signal = ((share - 1 / count) / (1 - 1 / count)).clamp(0, PLAINEST)  # less what chance leaves in a mean
+    return signal / (1 - signal)

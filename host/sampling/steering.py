@@ -171,9 +171,9 @@ class Step:
         return start, moved
 
     def _signal(self) -> float:
-        """The share of the clean latent in x."""
+        """The share of the clean latent in x: by so much less does x move, and with it the energy."""
         sampling = self.guider.inner_model.model_sampling
-        return 1 - self.sigma if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
+        return max(1 - self.sigma, 1 / (1 + LOUDEST)) if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
 
     def _request(self, x: Tensor, energy: bool) -> Request:
         recompute = False
@@ -196,7 +196,7 @@ class Step:
                 "not with areas (Conditioning Set Area) and not with context windows."
             )
         energy, gradient = torch.stack(readout.energies).mean(0), torch.stack(readout.gradients).mean(0)
-        return bounded_step(gradient, energy, RATE, self.limit) / self.limit
+        return bounded_step(self._signal() * gradient, energy, RATE, self.limit) / self.limit
 
     def _look_ahead(self, fresh: Sequence[Session], x: Tensor, denoised: Tensor, readout: Readout) -> None:
         def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:

@@ -91,16 +91,17 @@ def mask(name: str, value: Tensor, size: tuple[int, int], pictures: int, empty: 
 
 
 def latent(model: ModelPatcher, value: dict) -> Tensor:
-    """The latents of a LATENT with the channels of the model: those of one picture or of several."""
+    """The latents of a LATENT with the channels of the model: those of pictures or of clips."""
     samples = value.get("samples") if isinstance(value, dict) else None
     if not isinstance(samples, Tensor) or samples.is_nested or samples.ndim not in (4, 5) or 0 in samples.shape:
-        raise InputError(f"latent has to be that of a picture, as from Empty Latent Image; what came is {_shape(samples)}.")
-    if samples.ndim == 5 and samples.shape[2] > 1:
-        raise InputError(f"latent is a video of {samples.shape[2]} frames: FreeControl works on pictures, so use a length of 1.")
+        raise InputError(f"latent has to be those of pictures or of a clip, as from Empty Latent Image; what came is {_shape(samples)}.")
     if not torch.isfinite(samples).all():
         raise InputError("latent has values that are not numbers (NaN or infinity): connect an empty latent.")
     samples = fitted(model, samples, value)
-    channels = model.get_model_object("latent_format").latent_channels
+    latent_format = model.get_model_object("latent_format")
+    channels = latent_format.latent_channels
+    if samples.ndim != latent_format.latent_dimensions + 2:
+        raise InputError(f"latent is a clip of {samples.shape[2]} frames, and this model draws pictures: connect an Empty Latent Image.")
     if samples.shape[1] != channels:
         raise InputError(f"latent has {samples.shape[1]} channels where this model has {channels}: connect an empty latent of its kind.")
     return samples

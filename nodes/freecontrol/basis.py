@@ -66,7 +66,7 @@ class ExtractBasis(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Reads the prompts; take that of the model."),
                 io.Latent.Input(
                     "latent", tooltip="A latent as large as the pictures you will make: layout is learnt at this size. What it shows does "
-                    "not matter.",
+                    "not matter. For clips, one of a single frame is enough, and quicker.",
                 ),
                 io.String.Input(
                     "prompts",

@@ -20,6 +20,7 @@ from .structure import (
     READING,
     appearance_input,
     check_condition,
+    condition_input,
     end_input,
     lines_input,
     method_input,
@@ -49,10 +50,7 @@ class FreeControlFromImage(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to steer; it is not changed itself."),
                 io.Clip.Input("clip", tooltip="Reads the words for the subject; take that of the model."),
                 io.Vae.Input("vae", tooltip="Reads the picture into latents; take that of the model."),
-                io.Image.Input(
-                    "image", tooltip="The condition: its layout comes into the result, stretched over the whole picture. Of a batch, each "
-                    "picture steers one picture of the result, in turn.",
-                ),
+                condition_input(),
                 io.String.Input(
                     "subject", default="a star", multiline=True, tooltip="What is placed, in a few general words, such as 'a dog'. The "
                     "prompt of the sampler then says which dog, and where it lives. Other words for it, one a line, make layout depend "
@@ -64,8 +62,8 @@ class FreeControlFromImage(io.ComfyNode):
                     "everywhere.",
                 ),
                 io.Latent.Input(
-                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size. Without "
-                    "it: at the size that the model usually draws, in the proportions of the condition.",
+                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size (of clips: "
+                    "from single frames). Without it: at the size that the model usually draws, in the condition's proportions.",
                 ),
                 end_input(advanced=True),
                 appearance_input(advanced=True),
@@ -94,6 +92,7 @@ class FreeControlFromImage(io.ComfyNode):
         checks.number("cfg", cfg, 0, 100)
         image, mask = check_condition(model, vae, image, mask, method, READING.levels, lines)
         samples = recipe.empty_latent(model, usual_size(model, vae, image)) if latent is None else checks.latent(model, latent)
+        samples = samples[:, :, :1] if samples.ndim == 5 else samples  # still pictures teach the layout of clips too
         made = remembered_basis(model, clip, samples, subjects, cfg)
         structure = remembered_structure(model, clip, made, vae, image, mask, method, lines)
         points = fits.structure_of(model, structure)

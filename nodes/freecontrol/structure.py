@@ -38,6 +38,13 @@ def check_condition(model, vae, image, mask, method: str, levels: int, lines: st
     return image, mask
 
 
+def condition_input():
+    return io.Image.Input(
+        "image", tooltip="The condition: its layout comes into the result, stretched over the whole picture. Of a batch, each picture "
+        "steers one picture of the result, in turn; where a clip is drawn, they are spread over its frames, so that things move with them.",
+    )  # fmt: skip
+
+
 def method_input(**options):
     return io.Combo.Input(
         "method", options=list(recipe.METHODS), default=READING.method, tooltip="How the picture is read. Noise: in a few seconds, and "
@@ -90,10 +97,7 @@ class StructureFromImage(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that will draw the steered pictures."),
                 BASIS.Input("basis", tooltip="How this model tells layout, from Extract Basis or Load Basis."),
                 io.Vae.Input("vae", tooltip="Reads the picture into latents; take that of the model."),
-                io.Image.Input(
-                    "image", tooltip="The condition: its layout comes into the result, stretched over the whole picture. Of a batch, each "
-                    "picture steers one picture of the result, in turn.",
-                ),
+                condition_input(),
                 io.Conditioning.Input("positive", tooltip="What the condition shows, such as 'a dog' or 'a photo of a house'."),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where the layout is followed; elsewhere only the subject is kept out. Without one: "

@@ -1,5 +1,6 @@
 """FreeControl as a guide of host.sampling.steering: its energy, and the look of the sibling, the same noise without structure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from comfy.model_patcher import ModelPatcher
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from ...core.freecontrol import tone
 from ...core.freecontrol.energy import Energy, Grid, Structure, interpolate
+from ...host.models.frames import clip_length
 from ...host.models.taps import Point
 from ...host.sampling.guides import Predict
 from ...host.sampling.reading import Features
@@ -53,11 +55,12 @@ class FreeControlGuide:
 
     def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
         settings = self.settings
-        grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in self.points}
+        grids = {p.name: picture_grid(p, latent.shape) for p in self.points}
         low = self.range.resolve(model.get_model_object("model_sampling")).low
         look = settings.appearance if settings.paper else 0.0
         structure = self.structure.to(latent.device)
-        energy = Energy(structure, grids, not settings.paper, settings.background, look, settings.components)
+        frames = latent.shape[2] if latent.ndim == 5 else clip_length(model.model, len(latent))
+        energy = Energy(structure, grids, frames, not settings.paper, settings.background, look, settings.components)
         return FreeControlSession(settings, energy, max(low, LOWEST_SIGMA))
 
 
@@ -97,8 +100,9 @@ class FreeControlSession:
         return tone.toward(denoised, interpolate(self.grounds, self.sigmas, sigma), self.settings.appearance)
 
 
-def as_grid(grid: tuple[int, ...] | None, layer: str) -> Grid:
-    """Video grids (1, h, w) are those of a single picture."""
-    if grid is None or len(grid) not in (2, 3) or (len(grid) == 3 and grid[0] != 1):
-        raise ValueError(f"FreeControl works on pictures; layer {layer} of this model has tokens on {grid}. Use a single frame.")
+def picture_grid(point: Point, latent_shape: Sequence[int]) -> Grid:
+    """(h, w) of a picture, or of each frame of a clip."""
+    grid = point.grid(latent_shape)
+    if grid is None:
+        raise ValueError(f"{point.name} reads tokens that have no place in the picture.")
     return grid[-2], grid[-1]

@@ -14,13 +14,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...core.freecontrol import semantic_basis, tints
-from ...core.freecontrol.energy import Structure
+from ...core.freecontrol.energy import Structure, pictures_of
 from ...core.freecontrol.semantic_basis import Basis, Covariance
 from ...host.models import families
 from ...host.models.taps import Point
 from ...host.sampling import probe, steering
 from ...host.sampling.reading import Features
-from .guide import FreeControlGuide, GuideSettings, as_grid
+from .guide import FreeControlGuide, GuideSettings, picture_grid
 
 Conditioning = list
 Progress = Callable[[int, Tensor], None]
@@ -71,10 +71,11 @@ def build_basis(
 ) -> Basis:  # fmt: skip
     """Makes seed pictures with the prompts in turn, `batch` at once, and analyses their keys at every noise level.
 
-    latent: of any content, (B, C, h, w), as large as the pictures. Raises UnknownModelError, and ValueError for keys that are
-    not finite or have fewer channels than `components`.
+    latent: of any content, (B, C, h, w) or (B, C, T, h, w), as large as the pictures; of clips, each frame is one. Raises
+    UnknownModelError, and ValueError for keys that are not finite or have fewer channels than `components`.
     """
     points = families.structure_points(model, settings.layers)
+    cells = {p.name: math.prod(picture_grid(p, latent.shape)) for p in points}
     sigmas = levels(model, settings.steps)
     statistics: dict[str, list[Covariance]] = {}
 
@@ -83,7 +84,7 @@ def build_basis(
             seen = statistics.setdefault(name, [])
             if level == len(seen):
                 seen.append(Covariance(keys.shape[-1], settings.components))
-            seen[level].update(keys)
+            seen[level].update(pictures_of(keys, cells[name]))
         if progress is not None:
             progress(level, clean)
 
@@ -105,24 +106,26 @@ def read_structure(
 ) -> Structure:  # fmt: skip
     """Coordinates of encoded pictures at some noise levels, by forward noising or by DDIM inversion, one of METHODS.
 
-    latent: (B, C, h, w), as the VAE gives it; mask: (1 or B, 1, H, W), of any size. The structure is on the model's device.
+    latent: (B, C, h, w) or (B, C, T, h, w), as the VAE gives it; of clips, each frame is a picture. mask: (1 or B, 1, H, W), of any
+    size. The structure is on the model's device.
     """
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
     basis = basis.to(model.load_device)
     method, count = settings.method, settings.levels
     sigmas = levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
+    grids = {p.name: picture_grid(p, latent.shape) for p in points}
     coordinates: dict[str, list[Tensor]] = {}
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
         index = basis.nearest(float(sigmas[level]))
         for name, keys in features.items():
-            coordinates.setdefault(name, []).append(basis.layers[name].coordinates(keys, index))
+            pictures = pictures_of(keys, math.prod(grids[name]))
+            coordinates.setdefault(name, []).append(basis.layers[name].coordinates(pictures, index))
 
     if method == "inversion":
         probe.invert(model, points, positive, latent, sigmas, INVERSION_STEPS, visit)
     else:
         probe.inspect(model, points, positive, latent, sigmas, seed, draws, visit)
-    grids = {p.name: as_grid(p.grid(latent.shape), p.name) for p in points}
     order = slice(None, None, -1 if method == "inversion" else 1)  # inversion climbs
     stacked = {name: torch.stack(found[order]) for name, found in coordinates.items()}
     return Structure(basis, sigmas, stacked, grids, mask)
@@ -137,7 +140,7 @@ def guide(model: ModelPatcher, structure: Structure, points: list[Point], settin
 
 def pictures_at_once(latent: Tensor) -> int:
     """As many as have the tokens of four pictures of 512 x 512, at most 16."""
-    return max(1, min(16, 4 * 64 * 64 // math.prod(latent.shape[-2:])))
+    return max(1, min(16, 4 * 64 * 64 // math.prod(latent.shape[2:])))
 
 
 def empty_latent(model: ModelPatcher, size: tuple[int, int]) -> Tensor:
@@ -161,8 +164,10 @@ def read_condition(
     tinted = tints.tinted(pictures, settings.colourings if settings.method == "noise" else 1)
     latents = [encode_pictures(vae, colouring, size) for colouring in tinted]  # all at first, so that the VAE is loaded once
     read = [read_structure(model, basis, latent, positive, settings, mask, seed=seed) for seed, latent in enumerate(latents)]
-    mean = {name: torch.stack([one.coordinates[name] for one in read]).mean(0) for name in read[0].coordinates}
-    return replace(read[0], coordinates=mean).to("cpu")
+    seen = {name: torch.stack([one.coordinates[name] for one in read]) for name in read[0].coordinates}
+    mean = {name: values.mean(0) for name, values in seen.items()}
+    weights = {name: tints.signal_to_noise(values) for name, values in seen.items()} if len(read) > 1 else None
+    return replace(read[0], coordinates=mean, weights=weights).to("cpu")
 
 
 def encode_pictures(vae, image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ from freesteer.core.freecontrol.energy import Structure
 from freesteer.core.freecontrol.semantic_basis import Basis, LayerBasis
 from freesteer.host.models import families
 from freesteer.host.sampling.reading import Request
-from freesteer.recipes.freecontrol.guide import FreeControlGuide, GuideSettings, as_grid
+from freesteer.recipes.freecontrol.guide import FreeControlGuide, GuideSettings, picture_grid
 from freesteer.tests.host import tiny
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -34,7 +34,7 @@ def fake_device(monkeypatch) -> Iterator[Reads]:
 def structure_of(model, shape: torch.Size) -> Structure:
     """That of some picture, on the CPU, where a MODEL that waits keeps it."""
     points = families.structure_points(model)
-    grids = {p.name: as_grid(p.grid(shape), p.name) for p in points}
+    grids = {p.name: picture_grid(p, shape) for p in points}
     layers, coordinates = {}, {}
     for layer in families.family_of(model).layers(model.model.diffusion_model):
         attention = model.model.diffusion_model.get_submodule(layer.key.module)
@@ -49,10 +49,9 @@ def structure_of(model, shape: torch.Size) -> Structure:
 @pytest.mark.parametrize("family", list(tiny.RECIPES))
 def test_a_guided_step_stays_on_its_device(family, paper, fake_device):
     recipe = tiny.RECIPES[family]
-    single = (recipe.latent[0], 1, *recipe.latent[2:]) if len(recipe.latent) == 4 else recipe.latent
     model = random_models.assemble(recipe, torch.float16, device=DEVICE)
     model.model.requires_grad_(False)
-    x = torch.zeros(1, *single, device=DEVICE)
+    x = torch.zeros(1, *recipe.latent, device=DEVICE)
     guide = FreeControlGuide(structure_of(model, x.shape), families.structure_points(model), GuideSettings(paper=paper))
     session = guide.start(model, x)
     request = Request(x.shape, guide.points, lambda features: session.energy(features, 1.0), recompute=family in MUTATING)

@@ -227,3 +227,23 @@ def test_there_are_as_many_tints_as_are_asked_for(count):
 
 def test_a_flat_picture_can_be_tinted():
     assert torch.isfinite(tints.tinted(torch.full((1, 8, 8, 3), 0.5), 3)).all()
+
+
+def test_components_that_follow_colour_tell_nothing_of_layout():
+    """Of three over a picture: one is the same in all colourings, one changes its sign, one does half of each."""
+    place = torch.randn(1, 64, 1, generator=torch.Generator().manual_seed(0))
+    other = torch.randn(1, 64, 1, generator=torch.Generator().manual_seed(1))
+    signs = [1.0, -1.0, 1.0, -1.0]
+    coordinates = torch.stack([torch.cat([place, sign * place, place + sign * other], -1) for sign in signs]) + 7.0
+    found = tints.signal_to_noise(coordinates)
+    assert found.shape == (1, 3)
+    plainest = tints.PLAINEST / (1 - tints.PLAINEST)
+    assert found[0, :2].tolist() == pytest.approx([plainest, 0], rel=1e-4)
+    ratio = float(place.var() / other.var())
+    assert 0.5 * ratio < float(found[0, 2]) < ratio
+
+
+def test_chance_alone_is_no_layout():
+    coordinates = torch.randn(6, 2, 4096, 5, generator=torch.Generator().manual_seed(0))
+    assert tints.signal_to_noise(coordinates).max() < 0.02
+    assert tints.signal_to_noise(torch.zeros(3, 1, 9, 2)).abs().max() == 0

@@ -1,13 +1,14 @@
 """The energy of a picture in the making, against its formula written down plainly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from freesteer.core.freecontrol import energy as en
 from freesteer.core.freecontrol import tone
 from freesteer.core.freecontrol.energy import Energy, Structure
-from freesteer.core.freecontrol.feature_guidance import SLACK
+from freesteer.core.freecontrol.feature_guidance import SLACK, relative
 from freesteer.core.freecontrol.semantic_basis import Basis, LayerBasis
 
 SIGMAS = torch.tensor([8.0, 2.0, 0.5])
@@ -51,6 +52,35 @@ def test_fewer_conditions_than_pictures_come_again_in_turn():
     assert en.repeat_to(rows, 3) is rows
 
 
+def test_conditions_are_spread_over_time_with_the_ends_in_their_places():
+    rows = torch.tensor([[0.0], [10.0], [40.0]])
+    assert en.in_time(rows, 5).flatten().tolist() == [0, 5, 10, 25, 40]
+    assert en.in_time(rows, 2).flatten().tolist() == [0, 40]
+    assert en.in_time(rows, 1) is en.in_time(rows, 3) is rows
+    assert en.in_time(rows[:1], 5).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("conditions", [1, 3, 6], ids=["one picture", "a clip", "a clip for each"])
+def test_a_clip_has_the_mean_energy_of_its_frames(conditions):
+    """Two clips of three frames as (clips, frames * tokens, N), or all frames as pictures."""
+    read, keys = random(conditions, 9, 2), random(6, 9, 2, seed=1)
+    mask = (random(conditions, 1, 3, 3, seed=2) > -0.5).float()
+    made, grids = structure(read, (3, 3), mask), {"layer": (3, 3)}
+    apart = Energy(made, grids, appearance=0.0)({"layer": keys}, 2.0)
+    clips = Energy(made, grids, frames=3, appearance=0.0)
+    torch.testing.assert_close(clips({"layer": keys.reshape(2, 27, 2)}, 2.0), apart.view(2, 3).mean(1))
+    assert torch.equal(clips({"layer": keys}, 2.0), apart)  # frames in the batch
+
+
+def test_a_clip_keeps_the_look_of_the_frames_of_its_sibling():
+    made, grids = structure(random(1, 9, 2), (3, 3)), {"layer": (3, 3)}
+    seen, keys = random(6, 9, 2, seed=1), random(6, 9, 2, seed=2)
+    apart, clips = Energy(made, grids), Energy(made, grids, frames=3)
+    apart.remember({"layer": seen}, 2.0)
+    clips.remember({"layer": seen.reshape(2, 27, 2)}, 2.0)
+    torch.testing.assert_close(clips({"layer": keys.reshape(2, 27, 2)}, 2.0), apart({"layer": keys}, 2.0).view(2, 3).mean(1))
+
+
 def test_the_energy_of_a_masked_picture_is_the_formula():
     """Mask and excess as in the paper, relative coordinates and slack as in ours; three pictures, one condition, another grid."""
     read, keys = random(1, 4, 2), 2 * random(3, 16, 2, seed=1)
@@ -76,6 +106,21 @@ def test_without_a_mask_all_of_the_picture_is_placed():
     plain = Energy(structure(read, (3, 3)), {"layer": (3, 3)}, relative=False, background=5.0, appearance=0.0)
     torch.testing.assert_close(plain({"layer": keys}, 2.0), (keys - read).square().mean((1, 2)))
     assert Energy(structure(read, (3, 3)), {"layer": (3, 3)}).background == 1.0
+
+
+def test_components_count_by_their_weights_in_our_formula_alone():
+    """Weights of two levels, between which they are interpolated; by their shares, so that their scale does not matter."""
+    read, keys = random(1, 9, 2), random(2, 9, 2, seed=1)
+    weights = torch.tensor([[[1.0, 0.0]], [[3.0, 1.0]]])
+    made = replace(structure(read, (3, 3)), weights={"layer": weights})
+    off = ((relative(keys) - relative(read)).abs() - SLACK).clamp(min=0).square().mean(1)
+    grids = {"layer": (3, 3)}
+    found = Energy(made, grids, appearance=0.0)
+    torch.testing.assert_close(found({"layer": keys}, 8.0), off[:, 0])
+    torch.testing.assert_close(found({"layer": keys}, 2.0), (3 * off[:, 0] + off[:, 1]) / 4)
+    torch.testing.assert_close(found({"layer": keys}, 4.0), (2 * off[:, 0] + 0.5 * off[:, 1]) / 2.5)
+    paper = [Energy(each, grids, relative=False, appearance=0.0)({"layer": keys}, 2.0) for each in (made, structure(read, (3, 3)))]
+    assert torch.equal(*paper)
 
 
 def test_layers_count_alike():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import comfy.controlnet
@@ -120,20 +121,20 @@ def test_a_guide_lowers_its_energy_and_leaves_nothing_behind(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_small_step_lowers_the_energy_by_the_share_that_was_asked_for(family, monkeypatch):
-    """So the gradient that reaches the step is that of the sampler's own latent, scaled by no one."""
+    """So the gradient that reaches the step is that of the clean latent under the same noise, scaled by no one."""
     model, share = tiny.build(family, True), 0.002
     monkeypatch.setattr(steering, "bounded_step", lambda gradient, energy, *_: bounded_step(gradient, energy, share, 1e9))
 
     class OneStep(comfy.samplers.Sampler):
         def sample(self, model_wrap: Any, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
             run = extra_args["model_options"]["transformer_options"][steering.KEY]
-            x = model_wrap.inner_model.model_sampling.noise_scaling(sigmas[0], noise, latent_image, False)
-            sigma = sigmas[:1].expand(len(x))
+            noisy = partial(model_wrap.inner_model.model_sampling.noise_scaling, sigmas[0], noise)
+            x, sigma = noisy(latent_image, False), sigmas[:1].expand(len(noise))
             steered = model_wrap(x, sigma, **extra_args)
             guides, run.guides = run.guides, ()
             plain = model_wrap(x, sigma, **extra_args)
             run.guides = guides
-            model_wrap(x + steered - plain, sigma, **extra_args)
+            model_wrap(noisy(latent_image + steered - plain, False), sigma, **extra_args)
             return x
 
     asking = guide(model)
@@ -505,3 +506,9 @@ def test_an_error_or_an_interrupt_leaves_nothing_behind(family, place, error):
     assert fingerprint(model.model) == before
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     assert torch.equal(sample(model), plain)
+
+
+def test_steps_reach_as_far_as_the_noise_and_then_as_its_root():
+    assert steering.longest(0.01) == pytest.approx(0.01, rel=1e-3)
+    assert steering.longest(1.0) == pytest.approx(2**-0.25)
+    assert steering.longest(100.0) == pytest.approx(10.0, rel=1e-3)

@@ -4,8 +4,9 @@ Nothing is guessed: a model that is not in the table gets an error that names it
 
 "Structure" layers are those whose keys carry the layout of a picture. For U-Nets they are FreeControl's (arXiv 2312.07536):
 the self-attention of the coarsest decoder level that has any, which is ("output", 3..5) in SD 1.5, 2 and SVD, and
-("output", 0..2), 30 layers, in SDXL. For transformers the paper says nothing. In the playground's, layout is told by the later
-half of the layers, under noise before all (`bench freecontrol_video`): overlap .59, with the second quarter .25.
+("output", 0..2), 30 layers, in SDXL. For transformers the paper says nothing. Of the playground's six layers, the last three are followed
+best (overlap .59), two in the middle nearly as well (.54), the second and third badly (.25). The graph for a gradient ends at the last
+one, so a quarter of the layers, around the middle, is what is read in large ones.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class Family:
 
     classes: names of the diffusion model's class in the host; config: what else must hold of the model's configuration.
     text: whether text has its own cross-attention or sits in the same sequence as the image.
-    default: the structure layers, unless told: coarse ones of a U-Net, fine ones of a transformer.
+    default: the structure layers, unless told; "default": the coarse ones of a U-Net, those in the middle of a transformer.
     side: of the square pictures, in pixels, that it usually draws.
     """
 
@@ -44,7 +45,7 @@ class Family:
     layout: UNet | Transformer
     text: Literal["cross", "joint"] = "cross"
     config: Callable[[Config], bool] = lambda _: True
-    default: Choice | None = None
+    default: Choice = "default"
     side: int = 1024
 
     def layers(self, diffusion_model: nn.Module, choice: Choice = "default") -> list[Layer]:
@@ -52,16 +53,17 @@ class Family:
 
         Choose by resolution in a U-Net's decoder; by depth in a transformer, which is all decoder in this sense.
         """
-        if choice == "default":
-            choice = self.default or ("coarse" if isinstance(self.layout, UNet) else "fine")
+        choice = self.default if choice == "default" else choice
         layers = [layer for layer in self.layout.attention(diffusion_model) if layer.part == "output"]
         if choice == "all decoder":
             return layers
         if isinstance(self.layout, UNet):
-            level = (max if choice == "coarse" else min)(layer.level for layer in layers)
+            level = (min if choice == "fine" else max)(layer.level for layer in layers)
             return [layer for layer in layers if layer.level == level]
-        quarter, half = len(layers) // 4, (len(layers) + 1) // 2
-        return layers[quarter:half] if choice == "coarse" else layers[half:] or layers
+        count, half = len(layers), (len(layers) + 1) // 2
+        if choice == "default":
+            return layers[3 * count // 8 : -(-5 * count // 8)]
+        return layers[count // 4 : half] if choice == "coarse" else layers[half:] or layers
 
     def cross_layers(self, diffusion_model: nn.Module) -> list[Layer]:
         """Attention of image tokens to text, in the order it runs; empty where text is in the joint sequence."""
@@ -79,6 +81,17 @@ SPLIT = ("to_q", "to_k", "to_v")
 def _square(model: Any) -> Grid:
     return (model.patch_size, model.patch_size)
 
+
+WAN = Transformer(
+    "blocks",
+    "self_attn",
+    ("q", "k", "v"),
+    lambda m: tuple(m.patch_size),
+    tokens=lambda m: "first" if m.ref_conv is None else "last",
+    cross_path="cross_attn",
+    cross_projections=("norm_q", "norm_k", "v"),
+    kept=KEPT_BY_TRANSFORMER,
+)
 
 FAMILIES = (
     Family("FreeSteer playground", ("UNetModel",), UNet(), "cross", lambda c: bool(c.get("freesteer_playground")), "all decoder", 128),
@@ -121,20 +134,14 @@ FAMILIES = (
         side=720,
     ),
     Family(
-        "Wan",
-        ("WanModel", "VaceWanModel", "CameraWanModel"),
-        Transformer(
-            "blocks",
-            "self_attn",
-            ("q", "k", "v"),
-            lambda m: tuple(m.patch_size),
-            tokens=lambda m: "first" if m.ref_conv is None else "last",
-            cross_path="cross_attn",
-            cross_projections=("norm_q", "norm_k", "v"),
-            kept=KEPT_BY_TRANSFORMER,
-        ),
-        side=640,
+        "FreeSteer playground clips",
+        ("WanModel",),
+        WAN,
+        config=lambda c: bool(c.get("freesteer_playground")),
+        default="fine",
+        side=128,
     ),
+    Family("Wan", ("WanModel", "VaceWanModel", "CameraWanModel"), WAN, side=640),
     Family(
         "LTX Video",
         ("LTXVModel",),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ def latent(model: ModelPatcher, value: dict) -> Tensor:
     if not torch.isfinite(samples).all():
         raise InputError("latent has values that are not numbers (NaN or infinity): connect an empty latent.")
     samples = fitted(model, samples, value)
-    latent_format = model.get_model_object("latent_format")
+    latent_format: Any = model.get_model_object("latent_format")
     channels = latent_format.latent_channels
     if samples.ndim != latent_format.latent_dimensions + 2:
         raise InputError(f"latent is a clip of {samples.shape[2]} frames, and this model draws pictures: connect an Empty Latent Image.")

@@ -62,8 +62,8 @@ class FreeControlFromImage(io.ComfyNode):
                     "everywhere.",
                 ),
                 io.Latent.Input(
-                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size (of clips: "
-                    "from single frames). Without it: at the size that the model usually draws, in the condition's proportions.",
+                    "latent", optional=True, tooltip="Connect the empty latent of the sampler: layout is then learnt at that size, of "
+                    "clips from single frames. Without it: at the size that the model usually draws, in the condition's proportions.",
                 ),
                 end_input(advanced=True),
                 appearance_input(advanced=True),

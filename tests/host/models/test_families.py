@@ -55,7 +55,7 @@ def test_a_transformers_choices_are_by_depth():
     assert names == {
         "all decoder": ["block.0", "block.1", "block.2", "block.3"],
         "coarse": ["block.1"],  # from a quarter to half of the depth
-        "default": ["block.2", "block.3"],
+        "default": ["block.1", "block.2"],  # a quarter, and what it touches, around the middle
         "fine": ["block.2", "block.3"],
     }
 

@@ -70,8 +70,8 @@ def test_a_unets_choices_are_by_resolution():
 
 def test_the_usual_size_of_a_familys_pictures():
     assert {family.name: family.side for family in families.FAMILIES} == {
-        "FreeSteer playground": 128, "FreeSteer playground clips": 128, "SD 1.5": 512, "SD 2": 768, "SVD": 768, "SDXL": 1024, "SD 3": 1024, "Flux": 1024,
-        "Qwen-Image": 1024, "Lumina 2 and Z-Image": 1024, "Hunyuan Video": 720, "Wan": 640, "LTX Video": 640,
+        "FreeSteer playground": 128, "FreeSteer playground clips": 128, "SD 1.5": 512, "SD 2": 768, "SVD": 768, "SDXL": 1024,
+        "SD 3": 1024, "Flux": 1024, "Qwen-Image": 1024, "Lumina 2 and Z-Image": 1024, "Hunyuan Video": 720, "Wan": 640, "LTX Video": 640,
     }  # fmt: skip
 
 

@@ -4,12 +4,16 @@ import torch
 from comfy_api.latest import io
 
 from ...playground.world import conditions, world
+from ...playground.world import motion as clip_world
 from ..common import checks
 from ..freecontrol.types import CATEGORY
 
 ANY = "any"
 EACH = "each in turn"
+STILL = "each another"
 MOST_PICTURES = 64
+MOTIONS = (STILL, ANY, *clip_world.MOTIONS)
+CLIPS_TO_CHOOSE_FROM = 300  # every motion is among them
 
 
 class DrawCondition(io.ComfyNode):
@@ -19,7 +23,10 @@ class DrawCondition(io.ComfyNode):
             node_id="FreeSteerPlaygroundCondition",
             display_name="Draw Condition (Playground)",
             category=CATEGORY,
-            description="Draws condition pictures to try FreeControl with when you have none: one shape somewhere on 128 x 128 pixels.",
+            description=(
+                "Draws condition pictures to try FreeControl with when you have none: one shape somewhere on 128 x 128 pixels, or a clip "
+                "in which it moves."
+            ),
             search_aliases=["freecontrol", "playground", "silhouette", "edge map", "scribble", "depth map", "test image"],
             inputs=[
                 io.Combo.Input(
@@ -32,6 +39,10 @@ class DrawCondition(io.ComfyNode):
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Where the shapes lie. The "
                     "same seed draws the same shapes in every kind.",
                 ),
+                io.Combo.Input(
+                    "motion", options=list(MOTIONS), default=STILL, optional=True, tooltip="Each another: the pictures have "
+                    "nothing to do with each other. Else they are the frames of a clip in which one shape moves so.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The condition, for Structure From Image."),
@@ -43,18 +54,27 @@ class DrawCondition(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, kind: str, shape: str, batch_size: int, seed: int) -> io.NodeOutput:
+    def execute(cls, kind: str, shape: str, batch_size: int, seed: int, motion: str = STILL) -> io.NodeOutput:
         checks.choice("kind", kind, (*conditions.KINDS, EACH))
         checks.choice("shape", shape, (ANY, *world.SHAPES))
         checks.number("batch_size", batch_size, 1, MOST_PICTURES)
+        checks.choice("motion", motion, MOTIONS)
         generator = torch.Generator().manual_seed(seed)
-        scenes = world.sample_scenes(batch_size, generator, (1.0, 0.0, 0.0))
+        scenes = world.sample_scenes(batch_size, generator, (1.0, 0.0, 0.0)) if motion == STILL else moving(motion, batch_size, generator)
         if shape != ANY:
             scenes.shape[:] = world.SHAPES.index(shape)
         masks = world.render(scenes)[1][:, 0]
         kinds = conditions.KINDS if kind == EACH else (kind,)
         images = [conditions.condition(kinds[i % len(kinds)], mask[None], generator) for i, mask in enumerate(masks)]
         return io.NodeOutput(torch.cat(images).movedim(1, -1), masks)
+
+
+def moving(name: str, frames: int, generator: torch.Generator) -> world.Scenes:
+    """The frames of a clip of one shape that moves so."""
+    clips = clip_world.sample_clips(CLIPS_TO_CHOOSE_FROM, generator, frames, (1.0, 0.0))
+    fitting = (clips.motion[:, 0] == clip_world.MOTIONS.index(name)).nonzero() if name != ANY else torch.zeros(1, 1).long()
+    first = int(fitting[0, 0])
+    return clips[first : first + 1].scenes
 
 
 NODES = [DrawCondition]

@@ -177,6 +177,7 @@ CASES: dict[str, tuple[Act, str]] = {
     "overlap with an empty condition": (overlap(condition=torch.zeros(1, 32, 32)), "condition is empty"),
     "overlap of a size the playground has not": (overlap(result=torch.rand(1, 30, 30, 3), prompt="a star"), "30 x 30"),
     "unknown kind of condition": (draw(kind="sound"), "kind is 'sound'"),
+    "unknown motion": (draw(motion="sideways"), "motion is 'sideways'"),
     "unknown shape": (draw(shape="dodecahedron"), "shape is"),
     "no conditions": (draw(batch_size=0), "batch_size is 0"),
     "too many conditions": (draw(batch_size=65), "batch_size is 65"),

@@ -122,3 +122,19 @@ def test_each_in_turn_has_every_kind() -> None:
     silhouettes, _ = run("FreeSteerPlaygroundCondition", kind="silhouette", shape="star", batch_size=8, seed=9)
     same = [torch.equal(a, b) for a, b in zip(image, silhouettes, strict=True)]
     assert same == [True, False, False, False] * 2
+
+
+def test_a_condition_may_be_a_clip_in_which_one_shape_moves() -> None:
+    for seed in range(3):
+        image, mask = run("FreeSteerPlaygroundCondition", kind="silhouette", shape="star", batch_size=7, seed=seed, motion="right")
+        assert image.shape == (7, 128, 128, 3) and mask.shape == (7, 128, 128)
+        solid = mask > 0.5
+        columns = torch.arange(128.0)
+        centres = torch.stack([columns[frame.any(0)].mean() for frame in solid])
+        assert (centres.diff() > 2).all()
+        areas = solid.sum((1, 2)).float()
+        assert areas.std() < 0.05 * areas.mean()
+    still = run("FreeSteerPlaygroundCondition", kind="silhouette", batch_size=3, seed=1, motion="still")[1]
+    assert torch.equal(still[0], still[2])
+    apart = run("FreeSteerPlaygroundCondition", kind="silhouette", batch_size=3, seed=1)[1]
+    assert not torch.equal(apart[0], apart[2])

@@ -65,7 +65,7 @@ def log_position(sigmas: Tensor, sigma: float) -> float:
     wanted = math.log(max(sigma, 1e-6))
     for i in range(len(logs) - 1):
         if wanted >= logs[i + 1]:
-            return i + min(max((logs[i] - wanted) / (logs[i] - logs[i + 1]), 0.0), 1.0)
+            return i + min(max(logs[i] - wanted, 0.0) / max(logs[i] - logs[i + 1], 1e-9), 1.0)
     return float(len(logs) - 1)
 
 

@@ -35,6 +35,8 @@ def test_a_place_among_levels_is_by_log_sigma_and_stays_inside():
     places = {math.inf: 0, 17.0: 0, 16.0: 0, 8.0: 0.5, 4.0: 1, 2 * 2**0.5: 1.25, 1.0: 2, 0.2: 2, 0.0: 2}
     assert [en.log_position(falling, sigma) for sigma in places] == pytest.approx(list(places.values()))
     assert en.log_position(torch.tensor([3.0]), 0.1) == en.log_position(torch.tensor([3.0]), 9.0) == 0
+    twice = torch.tensor([3.0, 3.0])  # as where a run begins at the end of the guided range
+    assert [en.log_position(twice, sigma) for sigma in (4.0, 3.0, 2.0)] == [0, 0, 1]
     last = torch.tensor([1.0, 0.0])  # the host's schedules end with 0, which stands for 1e-6
     assert en.log_position(last, 1e-3) == pytest.approx(0.5) and en.log_position(last, 0.0) == 1
 

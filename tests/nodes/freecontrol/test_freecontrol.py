@@ -54,6 +54,23 @@ def test_outside_of_its_range_it_samples_bit_equal(world: World, steer: Steer, s
     assert torch.equal(draw(world, steered, sampler=sampler), draw(world, world.model, sampler=sampler))
 
 
+def test_a_run_may_begin_where_the_guided_range_ends(world: World, steer: Steer) -> None:
+    """As img2img at half the noise does: one guided step, and nowhere to look ahead to."""
+    sampling = world.model.get_model_object("model_sampling")
+    edge = float(sampling.percent_to_sigma(0.5))
+    latent = world.latent["samples"]
+    with torch.inference_mode():
+        noise = comfy.sample.prepare_noise(latent, 1)
+        found = [
+            comfy.sample.sample_custom(
+                model, noise, 4.0, comfy.samplers.sampler_object("euler"), torch.tensor([edge, edge / 2, 0.0]), world.positive,
+                world.negative, latent, disable_pbar=True, seed=1,
+            )
+            for model in (steer(end_percent=0.5), world.model)
+        ]  # fmt: skip
+    assert torch.isfinite(found[0]).all() and not torch.equal(*found)
+
+
 def test_a_later_start_leaves_the_steps_before_it_alone(world: World, steer: Steer) -> None:
     def second_step(model: ModelPatcher) -> Tensor:
         seen: list[Tensor] = []

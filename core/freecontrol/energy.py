@@ -22,7 +22,7 @@ class Structure:
 
     sigmas: (L,) levels at which it was read; coordinates: by layer, (L, B, tokens, N), whitened; grids: by layer.
     mask: (B, 1, H, W) in 0..1, what to place, or None for the whole picture. B is 1, or one condition a picture; for a clip, the
-    conditions follow each other in time. weights: by layer, (L, B, N) in 0..1, how much each component counts; all alike without.
+    conditions follow each other in time. weights: by layer, (L, B, N), how much each component counts; all alike without.
     """
 
     basis: Basis

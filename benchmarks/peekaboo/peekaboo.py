@@ -110,8 +110,8 @@ def wan_memory() -> dict[str, float]:
     blocks = parts(labels, torch.stack([labels == label for label in range(2)], 1))
 
     def attend(part, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        of_heads = (x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (q, k, v))
-        return F.scaled_dot_product_attention(*of_heads).transpose(-2, -3).flatten(-2)
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2)
 
     found: dict[str, float] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -56,7 +56,7 @@ def test_outside_of_its_range_it_samples_bit_equal(world: World, steer: Steer, s
 
 def test_a_run_may_begin_where_the_guided_range_ends(world: World, steer: Steer) -> None:
     """As img2img at half the noise does: one guided step, and nowhere to look ahead to."""
-    sampling = world.model.get_model_object("model_sampling")
+    sampling: Any = world.model.get_model_object("model_sampling")
     edge = float(sampling.percent_to_sigma(0.5))
     latent = world.latent["samples"]
     with torch.inference_mode():

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import comfy.sample
 import comfy.samplers
@@ -25,28 +25,13 @@ from ...playground.world.motion import FRAMES
 from ...playground.world.textures import BACKGROUNDS
 from ...playground.world.world import COLOUR_NAMES, SHAPES
 from ...recipes.freecontrol import steps as recipe
-from ...recipes.freecontrol.guide import GuideSettings
-from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings
+from ...recipes.freecontrol.steps import ReadingSettings
 from ..playground import clip_scenes, scenes
+from .freecontrol import BASIS, GUIDE, Setting
 
-BASIS, READING, GUIDE = BasisSettings(), ReadingSettings(), GuideSettings()
 HELD_OUT = 6 * 10**9
 SEED_PROMPTS = 20
 TOGETHER = clip_scenes.TOGETHER  # clips in a batch
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is varied; the defaults are the nodes' own."""
-
-    strength: float = GUIDE.strength
-    end: float = GUIDE.end
-    appearance: float = GUIDE.appearance
-    components: int = BASIS.components
-    layers: families.Choice = "default"
-    levels: int = READING.levels
-    colourings: int = READING.colourings
-    method: str = READING.method
 
 
 def task(clips: int, frames: int) -> scenes.Task:

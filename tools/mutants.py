@@ -159,14 +159,19 @@ def imports(file: Path, module: str) -> bool:
 
 def nearest_tests(root: Path, path: Path) -> list[list[str]]:
     """Test files in rings, the nearest first, as pytest takes them: those that import the module, from the folder of the same
-    name or, if none there does, from anywhere; then the others of that folder."""
+    name or, if none there does, from anywhere; then the others of that folder; then those of the nodes: of the folder of the system's
+    name, or of all nodes where none has it, since then all may use the module."""
     module = ".".join(path.with_suffix("").parts)
-    inside = sorted((root / "tests" / path.parent).glob("test_*.py"))
+    tests = root / "tests"
+    inside = sorted((tests / path.parent).glob("test_*.py"))
     near = [file for file in inside if imports(file, module)]
     if not near:
-        near = [file for file in sorted((root / "tests").rglob("test_*.py")) if imports(file, module)]
+        near = [file for file in sorted(tests.rglob("test_*.py")) if imports(file, module)]
     far = [file for file in inside if file not in near]
-    return [[file.relative_to(root).as_posix() for file in ring] for ring in (near, far) if ring]
+    system = tests / "nodes" / path.parent.name
+    nodes = sorted((system if system.is_dir() else tests / "nodes").rglob("test_*.py"))
+    rings = (near, far, [file for file in nodes if file not in near])
+    return [[file.relative_to(root).as_posix() for file in ring] for ring in rings if ring]
 
 
 class Tests:

@@ -84,8 +84,10 @@ def test_the_nearest_tests_come_first() -> None:
     rings = mutants.nearest_tests(ROOT, Path("core/freecontrol/tints.py"))
     assert rings[0] == ["tests/core/freecontrol/test_conditions.py"]
     assert "tests/core/freecontrol/test_semantic_basis.py" in rings[1]
-    (anywhere,) = mutants.nearest_tests(ROOT, Path("playground/image/models.py"))
+    assert "tests/nodes/freecontrol/test_views.py" in rings[2] and all(file.startswith("tests/nodes/freecontrol/") for file in rings[2])
+    anywhere, nodes = mutants.nearest_tests(ROOT, Path("playground/image/models.py"))
     assert "tests/nodes/conftest.py" not in anywhere and "tests/playground/test_model.py" in anywhere
+    assert "tests/nodes/splats/test_splats.py" in nodes and not set(nodes) & set(anywhere)
 
 
 @pytest.mark.slow

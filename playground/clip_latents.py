@@ -33,10 +33,10 @@ class ClipLatents:
         self.clips, self.backwards = clips, motion.reversed_names(clips)
         self.latent, self.masks = (values.unflatten(0, (len(clips), clips.frames)) for values in (encoded.latent, encoded.masks))
 
-    def excerpts(self, count: int, frames: int, language: Language, rng: random.Random) -> Excerpts:
-        """So many different clips, or of each a part of so many frames; a single frame is said as a picture."""
+    def excerpts(self, count: int, frames: int, language: Language, rng: random.Random, stride: int = 1) -> Excerpts:
+        """So many different clips, or of each so many frames, every `stride`th; a single frame is said as a picture."""
         parts = [
-            Part(clip, rng.randrange(self.clips.frames - frames + 1), rng.random() < 0.5)
+            Part(clip, rng.randrange(self.clips.frames - (frames - 1) * stride), stride, rng.random() < 0.5)
             for clip in rng.sample(range(len(self.clips)), count)
         ]
         said = [tokens_and_groups(self._caption(part, frames, rng), language, rng) for part in parts]
@@ -53,16 +53,17 @@ class ClipLatents:
 
     @staticmethod
     def _frames(values: Tensor, part: "Part", frames: int) -> Tensor:
-        taken = values[part.clip, part.start : part.start + frames]
+        taken = values[part.clip, part.start :: part.stride][:frames]
         return taken.flip(0) if part.backwards else taken
 
 
 @dataclass(frozen=True)
 class Part:
-    """Where an excerpt begins, and whether it is played backwards."""
+    """Where an excerpt begins, how far its frames are apart, and whether it is played backwards."""
 
     clip: int
     start: int
+    stride: int
     backwards: bool
 
 

@@ -1,9 +1,9 @@
 """What the image playground and the video U-Net are trained with: batches of noisy latents, and the error of the noise found in them.
 
-The error is min-SNR weighted (https://arxiv.org/abs/2303.09556); a small term asks the cross-attention to look at the words of
-the thing that a pixel shows.
+A small term asks the cross-attention to look at the words of the thing that a pixel shows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,25 +34,39 @@ class NoisyBatch:
 
 
 class Noising:
-    """Adds noise of a level drawn from the schedule of Stable Diffusion."""
+    """Adds noise of a level drawn from the schedule of Stable Diffusion: the highest of so many draws."""
 
-    def __init__(self) -> None:
+    def __init__(self, draws: int = 1) -> None:
         self.sigmas: Any = ModelSamplingDiscrete().sigmas
+        self.draws = draws
 
     def __call__(self, latent: Tensor, tokens: Tensor, groups: Tensor, masks: Tensor, generator: torch.Generator) -> NoisyBatch:
-        t = torch.randint(1000, (len(latent),), generator=generator)
+        t = torch.randint(1000, (len(latent), self.draws), generator=generator).amax(1)
         noise = torch.randn(latent.shape, generator=generator)
         sigma = self.sigmas[t]
         at = sigma.view(-1, *[1] * (latent.ndim - 1))
         return NoisyBatch((latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, tokens, groups, masks)
 
 
-def noise_loss(predicted: Tensor, batch: NoisyBatch, looks: Looks) -> tuple[Tensor, dict[str, Tensor]]:
-    """The noise loss, weighted by time and place, and the loss of where the attention looks."""
+def min_snr(snr: Tensor) -> Tensor:
+    """Weights of the noise's error that hold little noise back (https://arxiv.org/abs/2303.09556)."""
+    return (MIN_SNR / snr).clamp(max=1)
+
+
+def as_velocity(snr: Tensor) -> Tensor:
+    """Weights that make the noise's error that of the velocity (https://arxiv.org/abs/2202.00512): where there is most noise, where the
+    noise's own error says next to nothing, what counts is the error of the picture."""
+    return 1 + 1 / snr
+
+
+def noise_loss(
+    predicted: Tensor, batch: NoisyBatch, looks: Looks, weigh: Callable[[Tensor], Tensor] = min_snr
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The noise loss, weighted by time and place, and the loss of where the attention looks. weigh: by the signal to noise ratio (B)."""
     snr = 1 / batch.sigma**2
     importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[..., :1, :, :])
     error = (importance * (predicted - batch.noise).square()).flatten(1).mean(1) / importance.flatten(1).mean(1)
-    denoising = (error * (MIN_SNR / snr).clamp(max=1)).mean()
+    denoising = (error * weigh(snr)).mean()
     said = batch.tokens[:, 1] != text.END
     masks = batch.masks.flatten(0, -4)  # one row a picture or frame, as the network has them
     frames = len(masks) // len(said)

@@ -19,7 +19,7 @@ from ..world.motion_captions import CLIP_VOCABULARY
 
 LANGUAGE = text.Language(CLIP_VOCABULARY, max_tokens=40)
 WEIGHTS = Path(__file__).parent / "video_dit.safetensors"
-SHIFT = 3.0  # of the noise levels, in training as in sampling
+SHIFT = 5.0  # of the noise levels, in training as in sampling
 WAN = {
     "image_model": "wan2.1",
     "model_type": "t2v",

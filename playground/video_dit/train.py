@@ -1,13 +1,14 @@
 """Trains the playground's video transformer and its text encoder together, with flow matching (https://arxiv.org/abs/2210.02747).
 
-First on single frames, which the image playground teaches, then on short parts of clips, then on whole ones: what can be learnt from few
-tokens is learnt from few.
+First on single frames, which the image playground teaches, then on every third frame of clips, in which all of a motion is seen, then on
+whole clips: what can be learnt from few tokens is learnt from few.
 """
 
 import random
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import comfy.ops
 import comfy.sd
@@ -26,7 +27,18 @@ from ..training_attention import OPTIONS
 from . import models
 from .teacher import HIGHEST, Teacher
 
-STAGES = ((0.6, 1, 96), (0.7, 5, 18), (1.0, 13, 8))  # until this share of the steps; frames; clips of a step
+
+
+class Stage(NamedTuple):
+    """until: this share of the steps; frames of a clip, every `stride`th of them; clips of a step."""
+
+    until: float
+    frames: int
+    stride: int
+    clips: int
+
+
+STAGES = (Stage(0.4, 1, 1, 96), Stage(0.8, 5, 3, 20), Stage(1.0, 13, 1, 8))
 EARLIER = 8  # every so many steps is one of the stage before
 
 
@@ -40,16 +52,17 @@ class VideoTransformer(nn.Module):
         layers = [f"blocks.{i}.cross_attn" for i in range(models.WAN["num_layers"])]
         self.looks = Looks(self.dit, [(f"{layer}.norm_q", f"{layer}.norm_k") for layer in layers])
 
-    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
-        """The velocity (B, 4, F, H, W) at noisy latents of that form."""
+    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, stride: int) -> Tensor:
+        """The velocity (B, 4, F, H, W) at noisy latents of that form, of every `stride`th frame of a clip."""
         context = self.words(tokens)[0]
-        return self.dit(noisy, 1000 * sigma, context, transformer_options=dict(OPTIONS))
+        options = {**OPTIONS, "rope_options": {"scale_t": float(stride)}}
+        return self.dit(noisy, 1000 * sigma, context, transformer_options=options)
 
 
 @dataclass
 class Batch:
     """Noisy latents (B, 4, F, 16, 16) at noise levels sigma (B), the velocity there, the words (B, tokens), what they speak of,
-    and masks (B, F, 4, 16, 16) of that."""
+    and masks (B, F, 4, 16, 16) of that; stride: of the frames."""
 
     noisy: Tensor
     velocity: Tensor
@@ -57,14 +70,14 @@ class Batch:
     tokens: Tensor
     groups: Tensor
     masks: Tensor
+    stride: int
 
 
-def stage_of(step: int, steps: int) -> tuple[int, int]:
-    """Frames and clips of a step."""
-    stage = next(i for i, (until, _, _) in enumerate(STAGES) if step < until * steps)
+def stage_of(step: int, steps: int) -> Stage:
+    stage = next(i for i, stage in enumerate(STAGES) if step < stage.until * steps)
     if step % EARLIER == 0:
         stage = max(0, stage - 1)
-    return STAGES[stage][1:]
+    return STAGES[stage]
 
 
 class Batches:
@@ -74,14 +87,14 @@ class Batches:
         self.data, self.steps, self.teacher = data, steps, Teacher()
 
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
-        frames, count = stage_of(step, self.steps)
-        part = self.data.excerpts(count, frames, models.LANGUAGE, random.Random(generator.initial_seed()))
+        _, frames, stride, count = stage_of(step, self.steps)
+        part = self.data.excerpts(count, frames, models.LANGUAGE, random.Random(generator.initial_seed()), stride)
         latent = part.latent.movedim(2, 1)
         noise = torch.randn(latent.shape, generator=generator)
         even = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         sigma = models.SHIFT * even / (1 + (models.SHIFT - 1) * even)
         at = sigma.view(-1, 1, 1, 1, 1)
-        batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, part.masks)
+        batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, part.masks, stride)
         if frames == 1:
             known = sigma < HIGHEST
             with torch.autocast("cpu", torch.bfloat16):
@@ -91,7 +104,7 @@ class Batches:
 
 def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The error of the velocity, weighted by place, and the loss of where the attention looks."""
-    predicted = network(batch.noisy, batch.sigma, batch.tokens).float()
+    predicted = network(batch.noisy, batch.sigma, batch.tokens, batch.stride).float()
     importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, None, :, 0])
     error = (importance * (predicted - batch.velocity).square()).mean() / importance.mean()
     said = batch.tokens[:, 1] != text.END

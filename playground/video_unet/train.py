@@ -1,7 +1,8 @@
 """Trains the temporal layers of the playground's video U-Net, and its text encoder, on clips. The image playground's layers stay.
 
 New layers begin by adding nothing, so training starts from frames that are right one by one (AnimateDiff,
-https://arxiv.org/abs/2307.04725); the text encoder begins as the image playground's, with further words and places.
+https://arxiv.org/abs/2307.04725); the text encoder begins as the image playground's, with further words and places. How things move is
+decided where there is most noise, so there training counts most.
 """
 
 import random
@@ -20,7 +21,7 @@ from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
-from ..noise_loss import Noising, NoisyBatch, noise_loss
+from ..noise_loss import Noising, NoisyBatch, as_velocity, noise_loss
 from ..training_attention import OPTIONS
 from ..weights import load_compact
 from ..world.motion import FRAMES
@@ -74,7 +75,7 @@ class Batches:
 
     def __init__(self, data: ClipLatents) -> None:
         self.data = data
-        self.noising = Noising()
+        self.noising = Noising(draws=2)
 
     def __call__(self, step: int, generator: torch.Generator) -> NoisyBatch:
         part = self.data.excerpts(CLIPS_A_STEP, FRAMES, models.LANGUAGE, random.Random(generator.initial_seed()))
@@ -82,7 +83,7 @@ class Batches:
 
 
 def loss(network: VideoDiffusion, batch: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    return noise_loss(network(batch.noisy, batch.t, batch.tokens).float(), batch, network.looks)
+    return noise_loss(network(batch.noisy, batch.t, batch.tokens).float(), batch, network.looks, as_velocity)
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:

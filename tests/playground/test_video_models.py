@@ -12,7 +12,7 @@ from freesteer.playground.attention_loss import GROUPS, Looks
 from freesteer.playground.frame_vae import build_frame_vae
 from freesteer.playground.image import models as image
 from freesteer.playground.image.train_diffusion import Diffusion
-from freesteer.playground.noise_loss import Noising, noise_loss
+from freesteer.playground.noise_loss import Noising, as_velocity, noise_loss
 from freesteer.playground.text import tokens_and_groups
 from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
@@ -21,7 +21,7 @@ from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage
 from freesteer.playground.video_unet import models as video_unet
 from freesteer.playground.video_unet.train import VideoDiffusion
 from freesteer.playground.weights import load_compact
-from freesteer.playground.world import world
+from freesteer.playground.world import motion, world
 from freesteer.playground.world.captions import caption
 
 
@@ -99,6 +99,17 @@ def test_the_loss_of_noise_is_least_at_the_noise(frames: tuple[int, ...]):
     assert float(parts["noise"]) == pytest.approx(float(share.mean()), rel=1e-5)
     assert float(loss) == pytest.approx(float((share * (5 * batch.sigma**2).clamp(max=1)).mean()), rel=1e-5)
 
+    velocity, predicted = (((a - at * x) / (1 + at**2).sqrt()) for a, x in ((batch.noise, latent), (off, latent - at * (off - batch.noise))))
+    ground_counts_once = 2 - ground[..., None, :, :]
+    wanted = (ground_counts_once * (predicted - velocity).square()).flatten(1).mean(1) / ground_counts_once.flatten(1).mean(1)
+    assert float(noise_loss(off, batch, NoLooks(), as_velocity)[0]) == pytest.approx(float(wanted.mean()), rel=1e-4)
+
+
+def test_the_highest_of_several_draws_is_noisier():
+    latent, words = torch.zeros(4000, 1, 1, 1), torch.ones(4000, 5, dtype=torch.long)
+    once, twice = (Noising(n)(latent, words, words, latent, torch.Generator().manual_seed(0)).t.mean() for n in (1, 2))
+    assert float(once) == pytest.approx(500, abs=20) and float(twice) == pytest.approx(667, abs=20)
+
 
 def test_the_teacher_of_single_frames_expects_what_was_drawn():
     """Of a frame with little noise, nearly itself; with much, something nearer to it than nothing is."""
@@ -115,10 +126,11 @@ def test_the_teacher_of_single_frames_expects_what_was_drawn():
 
 
 def test_stages_go_from_single_frames_to_whole_clips():
-    frames = [stage_of(step, 1000)[0] for step in range(1000)]
-    assert frames[:600] == [1] * 600 and set(frames[600:700]) == {1, 5} and set(frames[700:]) == {5, 13}
-    assert [stage_of(step, 10)[0] for step in (9, 8)] == [13, 5]
-    assert len({frames * clips // 20 for _, frames, clips in STAGES}) <= 2  # about as many frames a step
+    frames = [stage_of(step, 1000).frames for step in range(1000)]
+    assert frames[:400] == [1] * 400 and set(frames[400:800]) == {1, 5} and set(frames[800:]) == {5, 13}
+    assert all((stage.frames - 1) * stage.stride in (0, motion.FRAMES - 1) for stage in STAGES)  # all of a motion, or a single frame
+    assert [stage_of(step, 10).frames for step in (9, 8)] == [13, 5]
+    assert len({frames * clips // 20 for _, frames, _, clips in STAGES}) <= 2  # about as many frames a step
 
 
 def test_the_video_transformer_takes_clips_of_any_length():
@@ -126,7 +138,7 @@ def test_the_video_transformer_takes_clips_of_any_length():
     words = tokens(("a red circle moving left",), video_dit.LANGUAGE)
     for frames in (1, 5, 13):
         with torch.no_grad():
-            assert network(torch.randn(1, 4, frames, 16, 16), torch.tensor([0.5]), words).shape == (1, 4, frames, 16, 16)
+            assert network(torch.randn(1, 4, frames, 16, 16), torch.tensor([0.5]), words, 1).shape == (1, 4, frames, 16, 16)
 
 
 @pytest.mark.parametrize("length", [1, 64, SHORT + 1])

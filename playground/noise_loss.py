@@ -5,7 +5,7 @@ A small term asks the cross-attention to look at the words of the thing that a p
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from comfy.model_sampling import ModelSamplingDiscrete
@@ -59,17 +59,36 @@ def as_velocity(snr: Tensor) -> Tensor:
     return 1 + 1 / snr
 
 
-def noise_loss(
-    predicted: Tensor, batch: NoisyBatch, looks: Looks, weigh: Callable[[Tensor], Tensor] = min_snr
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The noise loss, weighted by time and place, and the loss of where the attention looks. weigh: by the signal to noise ratio (B)."""
+def everywhere(snr: Tensor) -> Tensor:
+    return torch.ones_like(snr)
+
+
+def where_there_is_signal(snr: Tensor) -> Tensor:
+    return snr / (1 + snr)
+
+
+class Weights(NamedTuple):
+    """How much counts at which signal to noise ratio: the noise's error, and where the attention looks, which also counts `attention`."""
+
+    noise: Callable[[Tensor], Tensor]
+    look: Callable[[Tensor], Tensor]
+    attention: float
+
+
+OF_PICTURES = Weights(min_snr, where_there_is_signal, ATTENTION_WEIGHT)
+# where things are and go is decided where there is most noise; there the attention tells it apart from the ground, which only adds noise
+OF_CLIPS = Weights(as_velocity, everywhere, 10 * ATTENTION_WEIGHT)
+
+
+def noise_loss(predicted: Tensor, batch: NoisyBatch, looks: Looks, weights: Weights = OF_PICTURES) -> tuple[Tensor, dict[str, Tensor]]:
+    """The noise loss, weighted by time and place, and the loss of where the attention looks."""
     snr = 1 / batch.sigma**2
     importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[..., :1, :, :])
     error = (importance * (predicted - batch.noise).square()).flatten(1).mean(1) / importance.flatten(1).mean(1)
-    denoising = (error * weigh(snr)).mean()
+    denoising = (error * weights.noise(snr)).mean()
     said = batch.tokens[:, 1] != text.END
     masks = batch.masks.flatten(0, -4)  # one row a picture or frame, as the network has them
     frames = len(masks) // len(said)
-    weight = (snr / (1 + snr) * said).repeat_interleave(frames)
+    weight = (weights.look(snr) * said).repeat_interleave(frames)
     attention = looks.loss(batch.groups.repeat_interleave(frames, 0), masks[:, None], weight)
-    return denoising + ATTENTION_WEIGHT * attention, {"noise": error.mean(), "attention": attention}
+    return denoising + weights.attention * attention, {"noise": error.mean(), "attention": attention}

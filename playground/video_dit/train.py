@@ -22,11 +22,10 @@ from ...training.settings import Settings
 from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
-from ..noise_loss import ATTENTION_WEIGHT, OBJECT_WEIGHT
+from ..noise_loss import OBJECT_WEIGHT, OF_CLIPS
 from ..training_attention import OPTIONS
 from . import models
 from .teacher import HIGHEST, Teacher
-
 
 
 class Stage(NamedTuple):
@@ -108,9 +107,8 @@ def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict
     importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, None, :, 0])
     error = (importance * (predicted - batch.velocity).square()).mean() / importance.mean()
     said = batch.tokens[:, 1] != text.END
-    signal = (1 - batch.sigma) ** 2 / ((1 - batch.sigma) ** 2 + batch.sigma**2)
-    attention = network.looks.loss(batch.groups, batch.masks, signal * said)
-    return error + ATTENTION_WEIGHT * attention, {"velocity": error, "attention": attention}
+    attention = network.looks.loss(batch.groups, batch.masks, said.float())
+    return error + OF_CLIPS.attention * attention, {"velocity": error, "attention": attention}
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
-from ..noise_loss import Noising, NoisyBatch, as_velocity, noise_loss
+from ..noise_loss import OF_CLIPS, Noising, NoisyBatch, noise_loss
 from ..training_attention import OPTIONS
 from ..weights import load_compact
 from ..world.motion import FRAMES
@@ -83,7 +83,7 @@ class Batches:
 
 
 def loss(network: VideoDiffusion, batch: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    return noise_loss(network(batch.noisy, batch.t, batch.tokens).float(), batch, network.looks, as_velocity)
+    return noise_loss(network(batch.noisy, batch.t, batch.tokens).float(), batch, network.looks, OF_CLIPS)
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from freesteer.playground.attention_loss import GROUPS, Looks
 from freesteer.playground.frame_vae import build_frame_vae
 from freesteer.playground.image import models as image
 from freesteer.playground.image.train_diffusion import Diffusion
-from freesteer.playground.noise_loss import Noising, as_velocity, noise_loss
+from freesteer.playground.noise_loss import OF_CLIPS, Noising, noise_loss
 from freesteer.playground.text import tokens_and_groups
 from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
@@ -99,10 +99,12 @@ def test_the_loss_of_noise_is_least_at_the_noise(frames: tuple[int, ...]):
     assert float(parts["noise"]) == pytest.approx(float(share.mean()), rel=1e-5)
     assert float(loss) == pytest.approx(float((share * (5 * batch.sigma**2).clamp(max=1)).mean()), rel=1e-5)
 
-    velocity, predicted = (((a - at * x) / (1 + at**2).sqrt()) for a, x in ((batch.noise, latent), (off, latent - at * (off - batch.noise))))
+    velocity, predicted = (
+        ((a - at * x) / (1 + at**2).sqrt()) for a, x in ((batch.noise, latent), (off, latent - at * (off - batch.noise)))
+    )
     ground_counts_once = 2 - ground[..., None, :, :]
     wanted = (ground_counts_once * (predicted - velocity).square()).flatten(1).mean(1) / ground_counts_once.flatten(1).mean(1)
-    assert float(noise_loss(off, batch, NoLooks(), as_velocity)[0]) == pytest.approx(float(wanted.mean()), rel=1e-4)
+    assert float(noise_loss(off, batch, NoLooks(), OF_CLIPS)[0]) == pytest.approx(float(wanted.mean()), rel=1e-4)
 
 
 def test_the_highest_of_several_draws_is_noisier():

@@ -222,18 +222,17 @@ class Tests:
 
 def judge(tests: Tests, copy: Path, change: Change) -> str:
     """What the tests say of a change: the nearest first, wider only if they do not notice it."""
-    rings = nearest_tests(copy, change.path)
-    limits = [tests.limit(copy, ring) for ring in rings]
     file = copy / change.path
-    file.write_bytes(change.changed)
-    try:
-        for ring, seconds in zip(rings, limits, strict=True):
+    for ring in nearest_tests(copy, change.path):
+        seconds = tests.limit(copy, ring)
+        file.write_bytes(change.changed)
+        try:
             code = tests.run(copy, ring, seconds)
-            if code != 0:
-                return TIMED_OUT if code is None else KILLED
-        return SURVIVED
-    finally:
-        file.write_bytes(change.source)
+        finally:
+            file.write_bytes(change.source)
+        if code != 0:
+            return TIMED_OUT if code is None else KILLED
+    return SURVIVED
 
 
 def examine(changes: Sequence[Change], root: Path, jobs: int) -> Generator[Result, None, None]:

@@ -1,6 +1,8 @@
 """The playground's video transformer: the host's WanModel at a small size, on latents of the image playground's VAE.
 
-Trained with flow matching. A latent frame is one frame of 128 x 128 pixels, so a clip of 13 frames is (4, 13, 16, 16).
+Trained with flow matching. A latent frame is one frame of 128 x 128 pixels, so a clip of 13 frames is (4, 13, 16, 16). Three more
+channels tell every place where in the clip it is, as the picture to begin with does in models that go on from one: attention knows only how
+far places are apart, and a model of this size does not learn from that alone what goes left and what goes right.
 """
 
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import ClassVar
 import comfy.model_base
 import comfy.model_patcher
 import comfy.sd
+import torch
 from torch import Tensor
 
 from .. import text
@@ -24,7 +27,7 @@ WAN = {
     "image_model": "wan2.1",
     "model_type": "t2v",
     "patch_size": (1, 2, 2),
-    "in_dim": 4,
+    "in_dim": 4 + 3,
     "out_dim": 4,
     "dim": 192,
     "ffn_dim": 768,
@@ -51,9 +54,22 @@ class PlaygroundVideo(image_models.Playground):
     sampling_settings: ClassVar[dict] = {"shift": SHIFT}
 
 
+def places(frames: int, height: int, width: int) -> Tensor:
+    """Where in a clip each place is: time, down, right (3, F, H, W), from -1 to 1; time is 0 in a single frame."""
+    time = torch.linspace(-1, 1, frames) if frames > 1 else torch.zeros(1)
+    down, right = ((2 * torch.arange(count) + 1) / count - 1 for count in (height, width))
+    return torch.stack(torch.meshgrid(time, down, right, indexing="ij"))
+
+
+class PlacedVideo(comfy.model_base.WAN21):
+    def concat_cond(self, **kwargs) -> Tensor:
+        noise = kwargs["noise"]
+        return places(*noise.shape[2:]).to(noise).expand(len(noise), -1, -1, -1, -1)
+
+
 def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
     """A MODEL; `weights` are those of the transformer alone."""
-    return image_models.build_patcher(PlaygroundVideo(dict(WAN)), comfy.model_base.WAN21, weights)
+    return image_models.build_patcher(PlaygroundVideo(dict(WAN)), PlacedVideo, weights)
 
 
 def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:

@@ -1,7 +1,8 @@
 """Trains the playground's video transformer and its text encoder together, with flow matching (https://arxiv.org/abs/2210.02747).
 
-First on single frames, which the image playground teaches, then on every third frame of clips, in which all of a motion is seen, then on
-whole clips: what can be learnt from few tokens is learnt from few.
+First on single frames, which the image playground teaches; then on every third frame of clips, in which all of a motion is seen, at
+half their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Tokens keep their places in
+the clip, whatever is left out between them, and noise is made smaller along with what it lies on.
 """
 
 import random
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import comfy.ops
 import comfy.sd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...host.gradients.passes import differentiable
@@ -29,15 +31,17 @@ from .teacher import HIGHEST, Teacher
 
 
 class Stage(NamedTuple):
-    """until: this share of the steps; frames of a clip, every `stride`th of them; clips of a step."""
+    """until: this share of the steps; frames of a clip, every `stride`th of them; so many latent pixels on a side are made one; clips of a
+    step."""
 
     until: float
     frames: int
     stride: int
+    pool: int
     clips: int
 
 
-STAGES = (Stage(0.4, 1, 1, 96), Stage(0.8, 5, 3, 20), Stage(1.0, 13, 1, 8))
+STAGES = (Stage(0.35, 1, 1, 1, 96), Stage(0.7, 5, 3, 2, 80), Stage(0.85, 5, 3, 1, 20), Stage(1.0, 13, 1, 1, 8))
 EARLIER = 8  # every so many steps is one of the stage before
 
 
@@ -51,17 +55,20 @@ class VideoTransformer(nn.Module):
         layers = [f"blocks.{i}.cross_attn" for i in range(models.WAN["num_layers"])]
         self.looks = Looks(self.dit, [(f"{layer}.norm_q", f"{layer}.norm_k") for layer in layers])
 
-    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, stride: int) -> Tensor:
-        """The velocity (B, 4, F, H, W) at noisy latents of that form, of every `stride`th frame of a clip."""
+    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, stride: int = 1, pool: int = 1) -> Tensor:
+        """The velocity (B, 4, F, H, W) at noisy latents of that form, of every `stride`th frame of a clip, made smaller `pool` times."""
         context = self.words(tokens)[0]
-        options = {**OPTIONS, "rope_options": {"scale_t": float(stride)}}
-        return self.dit(noisy, 1000 * sigma, context, transformer_options=options)
+        middle = (pool - 1) / 2
+        apart = {"scale_t": float(stride), "scale_y": float(pool), "scale_x": float(pool), "shift_y": middle, "shift_x": middle}
+        options = {**OPTIONS, "rope_options": apart}
+        places = models.places(*noisy.shape[2:]).to(noisy).expand(len(noisy), -1, -1, -1, -1)
+        return self.dit(torch.cat([noisy, places], 1), 1000 * sigma, context, transformer_options=options)
 
 
 @dataclass
 class Batch:
     """Noisy latents (B, 4, F, 16, 16) at noise levels sigma (B), the velocity there, the words (B, tokens), what they speak of,
-    and masks (B, F, 4, 16, 16) of that; stride: of the frames."""
+    and masks (B, F, 4, 16, 16) of that; all made smaller as the stage says."""
 
     noisy: Tensor
     velocity: Tensor
@@ -69,7 +76,7 @@ class Batch:
     tokens: Tensor
     groups: Tensor
     masks: Tensor
-    stride: int
+    stage: Stage
 
 
 def stage_of(step: int, steps: int) -> Stage:
@@ -86,24 +93,30 @@ class Batches:
         self.data, self.steps, self.teacher = data, steps, Teacher()
 
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
-        _, frames, stride, count = stage_of(step, self.steps)
-        part = self.data.excerpts(count, frames, models.LANGUAGE, random.Random(generator.initial_seed()), stride)
-        latent = part.latent.movedim(2, 1)
-        noise = torch.randn(latent.shape, generator=generator)
-        even = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        stage = stage_of(step, self.steps)
+        part = self.data.excerpts(stage.clips, stage.frames, models.LANGUAGE, random.Random(generator.initial_seed()), stage.stride)
+        noise = torch.randn(part.latent.shape, generator=generator)
+        latent, noise, masks = (_smaller(values, stage.pool) for values in (part.latent, noise, part.masks))
+        latent, noise = latent.movedim(2, 1), noise.movedim(2, 1)
+        even = (torch.arange(stage.clips) + torch.rand(stage.clips, generator=generator)) / stage.clips
         sigma = models.SHIFT * even / (1 + (models.SHIFT - 1) * even)
         at = sigma.view(-1, 1, 1, 1, 1)
-        batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, part.masks, stride)
-        if frames == 1:
+        batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, masks, stage)
+        if stage.frames == 1:
             known = sigma < HIGHEST
             with torch.autocast("cpu", torch.bfloat16):
                 batch.velocity[known, :, 0] = self.teacher.velocity(batch.noisy[known, :, 0], sigma[known], part.tokens[known])
         return batch
 
 
+def _smaller(values: Tensor, pool: int) -> Tensor:
+    """(B, F, C, H, W), by means."""
+    return F.avg_pool2d(values.flatten(0, 1), pool).unflatten(0, values.shape[:2])
+
+
 def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The error of the velocity, weighted by place, and the loss of where the attention looks."""
-    predicted = network(batch.noisy, batch.sigma, batch.tokens, batch.stride).float()
+    predicted = network(batch.noisy, batch.sigma, batch.tokens, batch.stage.stride, batch.stage.pool).float()
     importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, None, :, 0])
     error = (importance * (predicted - batch.velocity).square()).mean() / importance.mean()
     said = batch.tokens[:, 1] != text.END

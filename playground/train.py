@@ -26,7 +26,7 @@ from .video_unet import train as video_unet_train
 from .weights import save_compact
 
 HERE = Path(__file__).parent
-STEPS = {"vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_dit": 14000, "video_unet": 6000}
+STEPS = {"vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_dit": 18000, "video_unet": 6000}
 VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")
 

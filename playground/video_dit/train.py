@@ -41,7 +41,7 @@ class Stage(NamedTuple):
     clips: int
 
 
-STAGES = (Stage(0.35, 1, 1, 1, 96), Stage(0.7, 5, 3, 2, 80), Stage(0.85, 5, 3, 1, 20), Stage(1.0, 13, 1, 1, 8))
+STAGES = (Stage(0.27, 1, 1, 1, 96), Stage(0.65, 5, 3, 2, 80), Stage(0.85, 5, 3, 1, 20), Stage(1.0, 13, 1, 1, 8))
 EARLIER = 8  # every so many steps is one of the stage before
 
 

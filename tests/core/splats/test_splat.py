@@ -10,7 +10,7 @@ from freesteer.core.geometry import cameras
 from freesteer.core.geometry.cameras import Camera
 from freesteer.core.geometry.rotations import matrix, quaternion
 from freesteer.core.splats import compositing, harmonics
-from freesteer.core.splats.fitting import DEPTH_WEIGHT, difference, fit
+from freesteer.core.splats.fitting import DEPTH_WEIGHT, difference, fit, grown
 from freesteer.core.splats.gaussians import Gaussians, join
 from freesteer.core.splats.projection import Projected, project
 from freesteer.core.splats.rasteriser import Rendered, render
@@ -210,3 +210,17 @@ def test_gaussians_that_hide_all_behind_them_stay_finite_in_a_fit():
     made = fit(scene, pictures, depths, path, torch.zeros(1, 2), 2).gaussians
     assert len(made) == 20 and all(part.isfinite().all() for part in (made.positions, made.opacities, made.sh))
     assert made.opacities.min() > 0.9
+
+
+@pytest.mark.parametrize("unit", [0.1, 10.0])
+def test_a_frame_brings_points_wherever_its_depth_is_known_in_any_unit(unit: float):
+    """And what it brings can be seen: neither clear nor more than opaque, and no wider than its pixel."""
+    camera = Camera(torch.eye(4), torch.tensor([20.0, 20.0]), torch.tensor([8.0, 6.0]), (12, 16))
+    path = cameras.CameraPath(camera.pose[None], camera.focal, camera.centre, camera.size)
+    depths = unit * (1 + torch.rand(1, 12, 16, generator=torch.Generator().manual_seed(0)))
+    depths[0, :2] = 0
+    made = grown(None, torch.rand(1, 12, 16, 3), depths, path, [0])
+    assert len(made) == 10 * 16
+    torch.testing.assert_close(made.positions[:, 2], depths[0, 2:].flatten())
+    assert 0 < float(made.opacities.min()) <= float(made.opacities.max()) < 1
+    assert float((made.scales / made.positions[:, 2:] * 20).max()) < 1

@@ -107,3 +107,15 @@ def test_a_pixel_is_seen_as_far_as_the_centres_of_the_outermost_ones(moved):
     y, x = torch.meshgrid(*(torch.arange(n) for n in SIZE), indexing="ij")
     inside = [(place + shift > 0) & (place + shift < n - 1) for place, shift, n in ((x, moved[0], SIZE[1]), (y, moved[1], SIZE[0]))]
     assert torch.equal(seen, inside[0] & inside[1])
+
+
+def test_places_between_pixels_and_beyond_the_rim_have_weights_of_the_four_around():
+    """A curved map is interpolated exactly along lines of pixels, and held at its rim."""
+    height, width = 4, 5
+    curved = (torch.arange(width) ** 2 + 100 * torch.arange(height)[:, None] ** 2).float()[None]
+    u, v = torch.tensor([[0.5, 4.5, 2.5, 3.0, 4.5, -3.0, 9.0]]), torch.tensor([[0.5, 3.5, 1.5, 2.5, 2.0, 1.5, 9.0]])
+    at = bilinear(u, v, (height, width))
+    assert float(at.weights.min()) >= 0 and at.pixels.min() >= 0 and at.pixels.max() < height * width
+    found = (at.weights * at.around(curved)).sum(1)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 916.0, 104.0, 406.5, 266.0, 100.0, 916.0]]))
+    assert at.nearest[0, [0, 1, 2, 5, 6]].tolist() == [0, 19, 7, 5, 19]

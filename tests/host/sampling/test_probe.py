@@ -1,5 +1,7 @@
 """What is read outside of a sampling run has a row for each picture, whatever is averaged."""
 
+import comfy.sample
+import comfy.samplers
 import torch
 from freesteer.host.models import families
 from freesteer.host.sampling import probe
@@ -24,6 +26,23 @@ def test_pictures_are_read_one_by_one_and_noises_averaged():
         there, back = (features[name] for features in seen)
         assert there.shape == back.shape and len(there) == 3
         assert (there - back.flip(0)).norm() < 0.5 * (there - back).norm()  # other noise, the same pictures
+
+
+def test_pictures_are_made_as_the_hosts_euler_sampler_makes_them():
+    model = tiny.build("FreeSteer playground")
+    noise = torch.randn(model.latent.shape, generator=torch.Generator().manual_seed(0))
+    highest = float(model.model.get_model_object("model_sampling").sigma_max)
+    sigmas, seen = torch.tensor([highest, 5.0, 1.0]), []
+    prompts = probe.Prompts(model.positive, model.negative, 3.0)
+    made = probe.generate(
+        model.model, families.structure_points(model.model), prompts, noise, model.latent, sigmas, lambda i, *_: seen.append(i)
+    )
+    euler, ending = comfy.samplers.sampler_object("euler"), torch.cat([sigmas, torch.zeros(1)])
+    plain = comfy.sample.sample_custom(
+        model.model, noise, 3.0, euler, ending, model.positive, model.negative, model.latent, disable_pbar=True, seed=0
+    )
+    assert seen == [0, 1, 2]
+    torch.testing.assert_close(made, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_rows_of_several_regions_are_averaged():

@@ -1,8 +1,8 @@
 """The playground's video transformer: the host's WanModel at a small size, on latents of the image playground's VAE.
 
 Trained with flow matching. A latent frame is one frame of 128 x 128 pixels, so a clip of 13 frames is (4, 13, 16, 16). Further channels
-tell every place where in the clip it is, in the way in which others get the picture that they begin with: attention knows only how far places
-are apart, and a model of this size does not learn from that alone what goes left and what goes right.
+tell every place where in the clip it is, in the way in which others get the picture that they begin with: attention knows only how far
+places are apart, and a model of this size does not learn from that alone what goes left and what goes right.
 """
 
 from pathlib import Path
@@ -55,8 +55,8 @@ class PlaygroundVideo(image_models.Playground):
 
 
 def places(frames: int, height: int, width: int) -> Tensor:
-    """Where in a clip each place is, (5, F, H, W): time, down and right, from -1 to 1, and the first by each of the others, which is above 0
-    on the way of what goes down or right, and below on that of what goes up or left. Time is 0 in a single frame."""
+    """Where in a clip each place is, (5, F, H, W): time, down and right, from -1 to 1, and the first by each of the others, which is above
+    0 on the way of what goes down or right, and below on that of what goes up or left. Time is 0 in a single frame."""
     time = torch.linspace(-1, 1, frames) if frames > 1 else torch.zeros(1)
     down, right = ((2 * torch.arange(count) + 1) / count - 1 for count in (height, width))
     t, y, x = torch.meshgrid(time, down, right, indexing="ij")

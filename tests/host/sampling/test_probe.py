@@ -1,5 +1,7 @@
 """What is read outside of a sampling run has a row for each picture, whatever is averaged."""
 
+from typing import Any
+
 import comfy.sample
 import comfy.samplers
 import torch
@@ -31,8 +33,8 @@ def test_pictures_are_read_one_by_one_and_noises_averaged():
 def test_pictures_are_made_as_the_hosts_euler_sampler_makes_them():
     model = tiny.build("FreeSteer playground")
     noise = torch.randn(model.latent.shape, generator=torch.Generator().manual_seed(0))
-    highest = float(model.model.get_model_object("model_sampling").sigma_max)
-    sigmas, seen = torch.tensor([highest, 5.0, 1.0]), []
+    sampling: Any = model.model.get_model_object("model_sampling")
+    sigmas, seen = torch.tensor([float(sampling.sigma_max), 5.0, 1.0]), []
     prompts = probe.Prompts(model.positive, model.negative, 3.0)
     made = probe.generate(
         model.model, families.structure_points(model.model), prompts, noise, model.latent, sigmas, lambda i, *_: seen.append(i)

@@ -76,8 +76,9 @@ class Weights(NamedTuple):
 
 
 OF_PICTURES = Weights(min_snr, where_there_is_signal, ATTENTION_WEIGHT)
-# where things are and go is decided where there is most noise; there the attention tells it apart from the ground, which only adds noise
-OF_CLIPS = Weights(as_velocity, everywhere, 10 * ATTENTION_WEIGHT)
+# Which way a thing goes is worth next to nothing to the error of noise, and is decided where there is most of it. What the attention looks at
+# tells the same without the ground, which only hides it.
+OF_CLIPS = Weights(as_velocity, everywhere, 100 * ATTENTION_WEIGHT)
 
 
 def noise_loss(predicted: Tensor, batch: NoisyBatch, looks: Looks, weights: Weights = OF_PICTURES) -> tuple[Tensor, dict[str, Tensor]]:

@@ -76,7 +76,7 @@ class Weights(NamedTuple):
 
 
 OF_PICTURES = Weights(min_snr, where_there_is_signal, ATTENTION_WEIGHT)
-# Which way a thing goes is worth next to nothing to the error of noise, and is decided where there is most of it. What the attention looks at
+# Which way a thing goes is worth next to nothing to the error of noise, and is decided where there is most of it. Where the attention looks
 # tells the same without the ground, which only hides it.
 OF_CLIPS = Weights(as_velocity, everywhere, 100 * ATTENTION_WEIGHT)
 

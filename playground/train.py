@@ -1,4 +1,4 @@
-"""Makes the playground's weights anew from a seed: `python run.py train`. Two hours on two cores for pictures, four more for clips.
+"""Makes the playground's weights anew from a seed: `python run.py train`. Two hours on two cores for pictures, six more for clips.
 
 Stages: the autoencoder, then UNet and text encoder on its latents, the referees of pictures and of clips, both video models, and a
 report: curves and samples. Stopped at any time, the same command goes on where it was: each stage has its state, and a picture of its

@@ -147,7 +147,7 @@ def test_the_transformer_is_told_where_in_the_clip_a_place_is():
     told = video_dit.build_model().model.concat_cond(noise=torch.zeros(2, 4, 13, 16, 20))
     assert told.shape == (2, 5, 13, 16, 20) and torch.equal(told[0], told[1])
     time, down, right, falls, goes_right = told[0]
-    assert time[0, 3, 4] == -1 and time[12, 3, 4] == 1 and down[5, 0, 4] == -15 / 16 and right[5, 3, 19] == 19 / 20
+    assert time[0, 3, 4] == -1 and time[12, 3, 4] == 1 and down[5, 0, 4] == -15 / 16 and float(right[5, 3, 19]) == pytest.approx(0.95)
     assert torch.equal(falls, time * down) and torch.equal(goes_right, time * right)
     assert not video_dit.places(1, 4, 4)[0].any()  # a single frame is at no time
 

@@ -32,10 +32,11 @@ from .setup_host import ROOT
 FLOORS = ("core", "host")
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "output", "runs")  # .git, .venv, .host: none of them is the pack
 SLOWER, GRACE = 3, 20  # a run may take SLOWER times as long as without the change, and GRACE seconds more
+TUNED = 20  # whole numbers from here on count nothing, but were tried out
 KILLED, SURVIVED, TIMED_OUT = "killed", "survived", "timed out"
 
 COMPARISONS: dict[type[ast.AST], tuple[str, str]] = {
-    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"), ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="),
+    ast.Lt: ("<", ">="), ast.LtE: ("<=", ">"), ast.Gt: (">", "<="), ast.GtE: (">=", "<"), ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="),
     ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"),
 }  # fmt: skip
 OPERATORS: dict[type[ast.AST], tuple[str, str]] = {
@@ -70,7 +71,9 @@ class Result(NamedTuple):
 
 
 def changes_of(path: Path, source: bytes) -> list[Change]:
-    """All of a file, in the order of its text. Annotations, decorators and messages are left alone: they compute nothing."""
+    """All of a file, in the order of its text. Annotations, decorators and messages are left alone: they compute nothing. So is what
+    often computes the same: `<` beside `<=` of what is measured, 300 beside 301 of what is tuned, and the sign of -1, which may name the
+    axis that 1 does; comparisons are turned round instead, large numbers doubled, and -1 becomes -2."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -101,6 +104,8 @@ def changes_of(path: Path, source: bytes) -> list[Change]:
                 found.append(between(node.left, node.right, OPERATORS[type(operator)]))
             case ast.AugAssign(op=operator) if type(operator) in OPERATORS:
                 found.append(between(node.target, node.value, OPERATORS[type(operator)]))
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
+                pass  # its number is changed
             case ast.UnaryOp(op=ast.USub() | ast.Not()):
                 found.append(Change(path, source, begin(node), begin(node.operand), b""))
             case ast.Constant(value=bool() | int() | float() as value):
@@ -109,10 +114,11 @@ def changes_of(path: Path, source: bytes) -> list[Change]:
 
 
 def other(value: bool | int | float) -> str:
-    """A value that is near, and wrong."""
+    """A value that is near, and wrong: of a count the next, of what is tuned or measured the double."""
     if isinstance(value, bool):
         return str(not value)
-    return str(value + 1) if isinstance(value, int) or value == 0 else str(2 * value)
+    counts = isinstance(value, int) and value < TUNED
+    return str(value + 1) if counts or value == 0 else str(2 * value)
 
 
 def computing(node: ast.AST) -> Iterator[ast.AST]:

@@ -56,7 +56,7 @@ def test_every_operator_comparison_constant_and_sign_is_changed_once() -> None:
         "x += a[2] + 0.5 if a > 0 and not b == 5 else -c is d",
         "x += a[1] - 0.5 if a > 0 and not b == 5 else -c is d",
         "x += a[1] + 1.0 if a > 0 and not b == 5 else -c is d",
-        "x += a[1] + 0.5 if a >= 0 and not b == 5 else -c is d",
+        "x += a[1] + 0.5 if a <= 0 and not b == 5 else -c is d",
         "x += a[1] + 0.5 if a > 1 and not b == 5 else -c is d",
         "x += a[1] + 0.5 if a > 0 or not b == 5 else -c is d",
         "x += a[1] + 0.5 if a > 0 and b == 5 else -c is d",
@@ -65,6 +65,12 @@ def test_every_operator_comparison_constant_and_sign_is_changed_once() -> None:
         "x += a[1] + 0.5 if a > 0 and not b == 5 else c is d",
         "x += a[1] + 0.5 if a > 0 and not b == 5 else -c is not d",
     ]
+
+
+def test_what_often_computes_the_same_is_not_drawn() -> None:
+    source = b"x[-1] < 300 - y"
+    changed = [change.changed.decode() for change in mutants.changes_of(Path("a.py"), source)]
+    assert changed == ["x[-2] < 300 - y", "x[-1] >= 300 - y", "x[-1] < 600 - y", "x[-1] < 300 + y"]
 
 
 def test_annotations_decorators_and_messages_are_left_alone() -> None:

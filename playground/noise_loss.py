@@ -88,8 +88,5 @@ def noise_loss(predicted: Tensor, batch: NoisyBatch, looks: Looks, weights: Weig
     error = (importance * (predicted - batch.noise).square()).flatten(1).mean(1) / importance.flatten(1).mean(1)
     denoising = (error * weights.noise(snr)).mean()
     said = batch.tokens[:, 1] != text.END
-    masks = batch.masks.flatten(0, -4)  # one row a picture or frame, as the network has them
-    frames = len(masks) // len(said)
-    weight = (weights.look(snr) * said).repeat_interleave(frames)
-    attention = looks.loss(batch.groups.repeat_interleave(frames, 0), masks[:, None], weight)
+    attention = looks.loss(batch.groups, batch.masks.reshape(len(said), -1, *batch.masks.shape[-3:]), weights.look(snr) * said)
     return denoising + weights.attention * attention, {"noise": error.mean(), "attention": attention}

@@ -14,7 +14,7 @@ import torch
 from comfy.clip_model import CLIPTextModel
 from torch import Tensor
 
-from .world.captions import GROUND, Caption
+from .world.captions import GROUND, MOTION, Caption
 
 WIDTH = 128
 START, END, UNKNOWN = 0, 1, 2
@@ -112,13 +112,16 @@ def _clip(language: Language, device="cpu", dtype=None, model_options: dict | No
 
 
 def tokens_and_groups(said: Caption, language: Language, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Of a caption to train on: word ids and, per token, what it speaks of: 0 the ground, 1-3 an object, -1 neither. Now and then
-    a word is unknown, or nothing is said."""
+    """Of a caption to train on: word ids and, per token, what it speaks of: 0 the ground, 1-3 an object, 4-7 how these move, -1 none of
+    these. A motion is told by its last word: a text encoder that reads from left to right knows all of it only there. Now and then a word
+    is unknown, or nothing is said."""
     if rng.random() < DROP_CAPTION:
         return language.pad([]), torch.full((language.max_tokens,), -1)
     known = [language.ids[w] if rng.random() > DROP_WORD else UNKNOWN for w in said.words]
-    groups = [-1 if g is None else g for g in said.groups]
+    following = [*said.groups[1:], None]
+    groups = [-1 if g is None or (g >= MOTION and g == then) else g for g, then in zip(said.groups, following, strict=True)]
     if GROUND not in groups:
         groups = [*groups, *[GROUND] * (language.max_tokens - 1 - len(groups))]  # then the padding stands for it
-    groups = [-1, *groups][: language.max_tokens]
+    stands = MOTION + GROUND not in groups and any(group > MOTION for group in groups)  # then the start stands for that
+    groups = [MOTION + GROUND if stands else -1, *groups][: language.max_tokens]
     return language.pad(known), torch.tensor(groups + [-1] * (language.max_tokens - len(groups)))

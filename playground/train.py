@@ -1,6 +1,7 @@
 """Makes the playground's weights anew from a seed: `python run.py train`. Two hours on two cores for pictures, six more for clips.
 
-Stages: the autoencoder, then UNet and text encoder on its latents, the referees of pictures and of clips, both video models, and a
+Stages: the autoencoder, then UNet and text encoder on its latents, the referees of pictures and of clips, the text
+encoder of clips, both video models, and a
 report: curves and samples. Stopped at any time, the same command goes on where it was: each stage has its state, and a picture of its
 curves, in a folder of `playground/runs/`. `--steps 20` tries every stage for 20 steps, in a folder apart. (The weights of pictures that
 come with the pack drew other random numbers, and their diffusion stage went twice to its end: 1800 steps with the pixels of objects
@@ -23,10 +24,14 @@ from .video_dit import models as video_dit
 from .video_dit import train as video_dit_train
 from .video_unet import models as video_unet
 from .video_unet import train as video_unet_train
+from .video_words import models as video_words
+from .video_words import train as video_words_train
 from .weights import save_compact
 
 HERE = Path(__file__).parent
-STEPS = {"vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_dit": 18000, "video_unet": 6000}
+STEPS = {
+    "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 8000, "video_unet": 6000,
+}  # fmt: skip
 VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")
 
@@ -46,6 +51,8 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int) -> None:
         save_compact(train_referee.train(runs / stage, steps, seed, watch), out / "referee" / referee.WEIGHTS.name)
     elif stage == "clip_referee":
         save_compact(train_referee.train_on_clips(runs / stage, steps, seed, watch), out / "referee" / referee.CLIP_WEIGHTS.name)
+    elif stage == "video_words":
+        save_compact(video_words_train.train(runs / stage, steps, seed, watch), out / stage / video_words.WEIGHTS.name)
     elif stage in VIDEO:
         network, trainer = VIDEO[stage]
         save_compact(trainer.train(models.load()[2], runs / stage, steps, seed, watch), out / stage / network.WEIGHTS.name)

@@ -104,8 +104,6 @@ def changes_of(path: Path, source: bytes) -> list[Change]:
                 found.append(between(node.left, node.right, OPERATORS[type(operator)]))
             case ast.AugAssign(op=operator) if type(operator) in OPERATORS:
                 found.append(between(node.target, node.value, OPERATORS[type(operator)]))
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
-                pass  # its number is changed
             case ast.UnaryOp(op=ast.USub() | ast.Not()):
                 found.append(Change(path, source, begin(node), begin(node.operand), b""))
             case ast.Constant(value=bool() | int() | float() as value):
@@ -122,8 +120,12 @@ def other(value: bool | int | float) -> str:
 
 
 def computing(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a tree that compute. `strict=` is left out too: it only states what holds."""
-    yield node
+    """The nodes of a tree that compute. `strict=` is left out too: it only states what holds; and of -1 there is the 1 alone."""
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
+            pass
+        case _:
+            yield node
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue

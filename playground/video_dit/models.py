@@ -17,10 +17,9 @@ from torch import Tensor
 from .. import text
 from ..frame_vae import build_frame_vae
 from ..image import models as image_models
+from ..video_words.models import LANGUAGE, load_clip
 from ..weights import load_compact
-from ..world.motion_captions import CLIP_VOCABULARY
 
-LANGUAGE = text.Language(CLIP_VOCABULARY, max_tokens=40)
 WEIGHTS = Path(__file__).parent / "video_dit.safetensors"
 SHIFT = 5.0  # of the noise levels, in training as in sampling
 WAN = {
@@ -75,8 +74,6 @@ def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher
 
 
 def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """MODEL and CLIP from one file, with the image playground's VAE."""
-    weights = load_compact(path)
-    dit, words = ({k[len(p) :]: w for k, w in weights.items() if k.startswith(p)} for p in ("dit.", "words."))
+    """MODEL, with the CLIP of both video models and the image playground's VAE."""
     vae = {k.removeprefix("vae."): w for k, w in load_compact(image_models.WEIGHTS).items() if k.startswith("vae.")}
-    return build_model(dit), text.build_clip(LANGUAGE, words), build_frame_vae(vae)
+    return build_model(load_compact(path)), load_clip(), build_frame_vae(vae)

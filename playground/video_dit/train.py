@@ -1,4 +1,4 @@
-"""Trains the playground's video transformer and its text encoder together, with flow matching (https://arxiv.org/abs/2210.02747).
+"""Trains the playground's video transformer with flow matching (https://arxiv.org/abs/2210.02747).
 
 First on single frames, which the image playground teaches; then on every third frame of clips, in which all of a motion is seen, at
 half their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Tokens keep their places in
@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import comfy.ops
 import comfy.sd
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,7 @@ from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..noise_loss import OBJECT_WEIGHT, OF_CLIPS
 from ..training_attention import OPTIONS
+from ..video_words.models import load_words
 from . import models
 from .teacher import HIGHEST, Teacher
 
@@ -41,23 +41,24 @@ class Stage(NamedTuple):
     clips: int
 
 
-STAGES = (Stage(0.27, 1, 1, 1, 96), Stage(0.65, 5, 3, 2, 80), Stage(0.85, 5, 3, 1, 20), Stage(1.0, 13, 1, 1, 8))
+STAGES = (Stage(0.2, 1, 1, 1, 96), Stage(0.6, 5, 3, 2, 80), Stage(0.8, 5, 3, 1, 20), Stage(1.0, 13, 1, 1, 8))
 EARLIER = 8  # every so many steps is one of the stage before
 
 
 class VideoTransformer(nn.Module):
-    """Transformer and text encoder, with a record of where the cross-attention looks."""
+    """Transformer and text encoder, of which the transformer is trained, with a record of where the cross-attention looks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dit = models.build_model().model.diffusion_model
-        self.words = text.TextModel(models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+        self.words = load_words()
         layers = [f"blocks.{i}.cross_attn" for i in range(models.WAN["num_layers"])]
         self.looks = Looks(self.dit, [(f"{layer}.norm_q", f"{layer}.norm_k") for layer in layers])
 
     def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, stride: int = 1, pool: int = 1) -> Tensor:
         """The velocity (B, 4, F, H, W) at noisy latents of that form, of every `stride`th frame of a clip, made smaller `pool` times."""
-        context = self.words(tokens)[0]
+        with torch.no_grad():
+            context = self.words(tokens)[0]
         middle = (pool - 1) / 2
         apart = {"scale_t": float(stride), "scale_y": float(pool), "scale_x": float(pool), "shift_y": middle, "shift_x": middle}
         options = {**OPTIONS, "rope_options": apart}
@@ -125,13 +126,12 @@ def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
-    """Trains, or goes on; gives the averaged weights of both networks (prefixes `dit.` and `words.`)."""
+    """Trains, or goes on; gives the averaged weights of the transformer."""
     torch.manual_seed(seed)
     data = encode_clips(vae, min(CLIPS, 96 * steps), seed + 2, folder.parent / "clips.pt")
     network = VideoTransformer()
-    initialise(network, zero=("cross_attn.o.weight", "time_projection.1.weight", "dit.head.head.weight"))
-    nn.init.normal_(network.words.text_model.embeddings.token_embedding.weight, std=0.5)
-    nn.init.normal_(network.words.text_model.embeddings.position_embedding.weight, std=0.1)
+    initialise(network.dit, zero=("cross_attn.o.weight", "time_projection.1.weight", "head.head.weight"))
     run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
     with differentiable(network.dit):
-        return run.go(Batches(data, steps), partial(velocity_loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+        average = run.go(Batches(data, steps), partial(velocity_loss, network), watch)
+    return {name.removeprefix("dit."): weight for name, weight in average.items() if name.startswith("dit.")}

@@ -13,13 +13,11 @@ import comfy.sd
 from torch import Tensor
 
 from ...host.models.frames import clip_length
-from .. import text
 from ..image import models as image_models
+from ..video_words.models import load_clip
 from ..weights import load_compact
 from ..world.motion import FRAMES
-from ..world.motion_captions import CLIP_VOCABULARY
 
-LANGUAGE = text.Language(CLIP_VOCABULARY, max_tokens=40)
 WEIGHTS = Path(__file__).parent / "video_unet.safetensors"
 UNET = {
     **image_models.UNET,
@@ -55,8 +53,7 @@ def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher
 
 
 def load(path: Path = WEIGHTS) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """MODEL and CLIP from the file of temporal layers and words, and the file of the image playground."""
-    own, image = load_compact(path), load_compact(image_models.WEIGHTS)
+    """MODEL from the file of temporal layers and that of the image playground, with the CLIP of both video models and its VAE."""
+    temporal, image = load_compact(path), load_compact(image_models.WEIGHTS)
     spatial, vae = ({k[len(p) :]: w for k, w in image.items() if k.startswith(p)} for p in ("unet.", "vae."))
-    temporal, words = ({k[len(p) :]: w for k, w in own.items() if k.startswith(p)} for p in ("unet.", "words."))
-    return build_model({**spatial, **temporal}), text.build_clip(LANGUAGE, words), image_models.build_vae(vae)
+    return build_model({**spatial, **temporal}), load_clip(), image_models.build_vae(vae)

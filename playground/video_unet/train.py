@@ -1,15 +1,13 @@
-"""Trains the temporal layers of the playground's video U-Net, and its text encoder, on clips. The image playground's layers stay.
+"""Trains the temporal layers of the playground's video U-Net on clips. The image playground's layers stay.
 
 New layers begin by adding nothing, so training starts from frames that are right one by one (AnimateDiff,
-https://arxiv.org/abs/2307.04725); the text encoder begins as the image playground's, with further words and places. How things move is
-decided where there is most noise, so there training counts most.
+https://arxiv.org/abs/2307.04725). How things move is decided where there is most noise, so there training counts most.
 """
 
 import random
 from functools import partial
 from pathlib import Path
 
-import comfy.ops
 import comfy.sd
 import torch
 from torch import Tensor, nn
@@ -17,12 +15,12 @@ from torch import Tensor, nn
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
-from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
 from ..noise_loss import OF_CLIPS, Noising, NoisyBatch, noise_loss
 from ..training_attention import OPTIONS
+from ..video_words.models import LANGUAGE, load_words
 from ..weights import load_compact
 from ..world.motion import FRAMES
 from . import models
@@ -31,40 +29,29 @@ CLIPS_A_STEP = 5
 
 
 class VideoDiffusion(nn.Module):
-    """U-Net and text encoder; of the U-Net, only temporal layers are trained."""
+    """U-Net and text encoder; only temporal layers are trained."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unet = models.build_model().model.diffusion_model
-        self.words = text.TextModel(models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
-        queries = [n for n, _ in self.unet.named_modules() if n.endswith("attn2.to_q") and not models.is_temporal(n)]
-        self.looks = Looks(self.unet, [(name, name.removesuffix("q") + "k") for name in queries])
+        self.words = load_words()
+        queries = [n for n, _ in self.unet.named_modules() if n.endswith("attn2.to_q") and models.is_temporal(n)]
+        self.looks = Looks(self.unet, [(name, name.removesuffix("q") + "k") for name in queries], temporal=True)
 
     def begin(self) -> None:
         """Starts from the image playground."""
         temporal_out = ("out_layers.3.weight", "to_out.0.weight", "ff.net.2.weight", "ff_in.net.2.weight", "time_pos_embed.2.weight")
-        initialise(self, zero=temporal_out)
+        initialise(self.unet, zero=temporal_out)
         image = load_compact(image_models.WEIGHTS)
         self.unet.load_state_dict({k.removeprefix("unet."): w for k, w in image.items() if k.startswith("unet.")}, strict=False)
         for name, weight in self.unet.named_parameters():
             weight.requires_grad_(models.is_temporal(name))
-        own = self.words.state_dict()
-        for name, weight in ((k.removeprefix("words."), w) for k, w in image.items() if k.startswith("words.")):
-            own[name][: len(weight)] = weight  # embeddings have more rows here: of new words, and of later places in a prompt
-        self._new_words(image, own)
-
-    def _new_words(self, image: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-        tokens, places = ("text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight")
-        known = len(image[f"words.{tokens}"])
-        nn.init.normal_(own[tokens][known:], std=0.5)
-        last = len(image[f"words.{places}"])
-        own[places][last:] = own[places][last - 1]
-        self.words.load_state_dict(own)
 
     def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """The noise (B, F, 4, H, W) in noisy latents of that form at times t (B)."""
         frames = noisy.shape[1]
-        context = self.words(tokens)[0].repeat_interleave(frames, 0)
+        with torch.no_grad():
+            context = self.words(tokens)[0].repeat_interleave(frames, 0)
         options = {"transformer_options": dict(OPTIONS), "num_video_frames": frames}
         predicted = self.unet(noisy.flatten(0, 1), t.repeat_interleave(frames), context=context, **options)
         return predicted.unflatten(0, (-1, frames))
@@ -78,7 +65,7 @@ class Batches:
         self.noising = Noising(draws=2)
 
     def __call__(self, step: int, generator: torch.Generator) -> NoisyBatch:
-        part = self.data.excerpts(CLIPS_A_STEP, FRAMES, models.LANGUAGE, random.Random(generator.initial_seed()))
+        part = self.data.excerpts(CLIPS_A_STEP, FRAMES, LANGUAGE, random.Random(generator.initial_seed()))
         return self.noising(part.latent, part.tokens, part.groups, part.masks, generator)
 
 
@@ -87,11 +74,11 @@ def loss(network: VideoDiffusion, batch: NoisyBatch) -> tuple[Tensor, dict[str, 
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
-    """Trains, or goes on; gives the averaged weights of what is new (prefixes `unet.` and `words.`)."""
+    """Trains, or goes on; gives the averaged weights of what is new."""
     torch.manual_seed(seed)
     data = encode_clips(vae, min(CLIPS, CLIPS_A_STEP * steps), seed + 2, folder.parent / "clips.pt")
     network = VideoDiffusion()
     network.begin()
     run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
     average = run.go(Batches(data), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
-    return {name: weight for name, weight in average.items() if name.startswith("words.") or models.is_temporal(name)}
+    return {name.removeprefix("unet."): weight for name, weight in average.items() if models.is_temporal(name)}

@@ -23,11 +23,12 @@ LINKS = ("left", "right", "above", "below", "of", "with", "and", "the", "a", "an
 PHRASES = (*OPENINGS, *PLACES.values(), *SIZES, *COLOUR_NAMES, *SHAPES, ANY_SHAPE)
 VOCABULARY = tuple(dict.fromkeys([*" ".join(PHRASES).split(), *LINKS]))
 GROUND = 0  # the group of words about the background; objects are 1, 2, 3; other words are None
+MOTION = 4  # and so much more of a word that says how one of these moves
 
 
 @dataclass(frozen=True)
 class Caption:
-    """Words and, for each, what it speaks of: GROUND, an object slot + 1, or None."""
+    """Words and, for each, what it speaks of: GROUND, an object slot + 1, MOTION + one of these, or None."""
 
     words: tuple[str, ...]
     groups: tuple[int | None, ...]

@@ -2,7 +2,7 @@
 
 import random
 
-from .captions import OPENINGS, PLACES, VOCABULARY, Caption, object_words, phrase
+from .captions import GROUND, MOTION, OPENINGS, PLACES, VOCABULARY, Caption, object_words, phrase
 from .motion import DRIFTS, MOTIONS, WAYS, Clips
 from .textures import BACKGROUNDS
 
@@ -15,8 +15,8 @@ VERBS = {
     "still": ("stands still", "stays", "standing still", "that stands still"),
 }
 GROUNDS = {
-    **{way: (f"while the ground drifts {way}", f"and the ground moves {way}", f", the ground moving {way}") for way in WAYS},
-    "still": ("", "", "", "and the ground stands still"),
+    **{way: (f"while the ground drifts {way}ward", f"and the ground moves {way}ward", f", the ground drifting {way}ward") for way in WAYS},
+    "still": ("", "", "", "and the ground rests"),
 }
 CLIP_OPENINGS = (*OPENINGS, "a video of", "a clip of")
 PHRASES = (*CLIP_OPENINGS, *(said for group in (VERBS, GROUNDS) for several in group.values() for said in several))
@@ -24,7 +24,7 @@ CLIP_VOCABULARY = tuple(dict.fromkeys([*VOCABULARY, *" ".join(PHRASES).split()])
 
 
 def caption(clips: Clips, i: int, rng: random.Random) -> Caption:
-    """One phrasing of clip i. The words of an object are those of its name and of its motion."""
+    """One phrasing of clip i."""
     first = i * clips.frames
     slots = list(range(int(clips.count[i])))
     rng.shuffle(slots)
@@ -32,10 +32,10 @@ def caption(clips: Clips, i: int, rng: random.Random) -> Caption:
     for n, slot in enumerate(slots):
         parts += phrase(rng.choice(("and", "and", ",")), None) if n else []
         parts += object_words(clips.scenes, first, slot, rng)
-        parts += phrase(rng.choice(VERBS[MOTIONS[int(clips.motion[i, slot])]]), slot + 1)
+        parts += phrase(rng.choice(VERBS[MOTIONS[int(clips.motion[i, slot])]]), MOTION + slot + 1)
     if rng.random() < 0.93:
         lead, noun = PLACES[BACKGROUNDS[int(clips.scenes.background[first])]].rsplit(" ", 1)
-        parts += [*phrase(lead, None), (noun, 0)]
-    parts += phrase(rng.choice(GROUNDS[DRIFTS[int(clips.drift[i])]]), 0)
+        parts += [*phrase(lead, None), (noun, GROUND)]
+    parts += phrase(rng.choice(GROUNDS[DRIFTS[int(clips.drift[i])]]), MOTION + GROUND)
     words, groups = zip(*parts, strict=True)
     return Caption(words, groups)

@@ -18,8 +18,8 @@ from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
 from freesteer.playground.video_dit.teacher import Teacher
 from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
-from freesteer.playground.video_unet import models as video_unet
 from freesteer.playground.video_unet.train import VideoDiffusion
+from freesteer.playground.video_words.models import LANGUAGE
 from freesteer.playground.weights import load_compact
 from freesteer.playground.world import motion, world
 from freesteer.playground.world.captions import caption
@@ -59,12 +59,12 @@ def test_new_temporal_layers_leave_the_image_playgrounds_frames_as_they_are():
     noisy = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     times, words = torch.tensor([900.0, 200.0]), ("a red star on grass", "a blue circle")
     with torch.no_grad():
-        found = video(noisy, times, tokens(words, video_unet.LANGUAGE))
+        found = video(noisy, times, tokens(words, LANGUAGE))
         for frame in range(3):
             alone = picture(noisy[:, frame], times, tokens(words, image.LANGUAGE))
             off = (found[:, frame] - alone).abs().mean() / alone.abs().mean()
             assert off < 0.02  # not 0: a prompt has more padding here
-        shuffled = video(noisy.flip(1), times, tokens(words, video_unet.LANGUAGE))
+        shuffled = video(noisy.flip(1), times, tokens(words, LANGUAGE))
     torch.testing.assert_close(shuffled.flip(1), found, atol=1e-4, rtol=1e-4)
 
 
@@ -80,7 +80,7 @@ def test_the_loss_of_noise_is_least_at_the_noise(frames: tuple[int, ...]):
         def __init__(self) -> None: ...
 
         def loss(self, groups: torch.Tensor, masks: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-            assert len(groups) == len(masks) == len(weight) == 2 * (frames[0] if frames else 1) and masks.shape[1:] == (1, GROUPS, 16, 16)
+            assert len(groups) == len(weight) == 2 and masks.shape == (2, frames[0] if frames else 1, GROUPS, 16, 16)
             return weight.sum() * 0
 
     draw = torch.Generator().manual_seed(0)
@@ -118,7 +118,7 @@ def test_the_teacher_of_single_frames_expects_what_was_drawn():
     scenes = world.sample_scenes(8, torch.Generator().manual_seed(0), counts=(1, 0, 0))
     pictures = world.render(scenes)[0]
     latent = image.build_vae(of_image("vae.")).encode(pictures.movedim(1, -1))
-    said = torch.stack([tokens_and_groups(caption(scenes, i, random.Random(1)), video_dit.LANGUAGE, random.Random(1))[0] for i in range(8)])
+    said = torch.stack([tokens_and_groups(caption(scenes, i, random.Random(1)), LANGUAGE, random.Random(1))[0] for i in range(8)])
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
     for sigma, most in ((0.1, 0.02), (0.5, 0.1), (0.8, 0.5)):
         level = torch.full((8,), sigma)
@@ -129,7 +129,7 @@ def test_the_teacher_of_single_frames_expects_what_was_drawn():
 
 def test_stages_go_from_single_frames_to_whole_clips():
     frames = [stage_of(step, 1000).frames for step in range(1000)]
-    assert frames[:270] == [1] * 270 and set(frames[270:650]) == {1, 5} and set(frames[650:850]) == {5} and set(frames[850:]) == {5, 13}
+    assert frames[:200] == [1] * 200 and set(frames[200:600]) == {1, 5} and set(frames[600:800]) == {5} and set(frames[800:]) == {5, 13}
     assert all((stage.frames - 1) * stage.stride in (0, motion.FRAMES - 1) for stage in STAGES)  # all of a motion, or a single frame
     assert [stage_of(step, 10).frames for step in (9, 8)] == [13, 5]
     assert len({frames * clips // pool**2 // 20 for _, frames, _, pool, clips in STAGES}) <= 2  # about as many frames a step
@@ -137,7 +137,7 @@ def test_stages_go_from_single_frames_to_whole_clips():
 
 def test_the_video_transformer_takes_clips_of_any_length():
     network = VideoTransformer()
-    words = tokens(("a red circle moving left",), video_dit.LANGUAGE)
+    words = tokens(("a red circle moving left",), LANGUAGE)
     for frames in (1, 5, 13):
         with torch.no_grad():
             assert network(torch.randn(1, 4, frames, 16, 16), torch.tensor([0.5]), words).shape == (1, 4, frames, 16, 16)

@@ -120,10 +120,15 @@ def other(value: bool | int | float) -> str:
 
 
 def computing(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a tree that compute. `strict=` is left out too: it only states what holds; and of -1 there is the 1 alone."""
+    """The nodes of a tree that compute. `strict=` is left out too: it only states what holds; constants with a name, which were tried out,
+    so that others near them are as right; what is logged; and of -1 there is the 1 alone."""
     match node:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
             pass
+        case ast.Assign(targets=[ast.Name(id=name)]) if name.isupper():
+            return
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="log"))):
+            return
         case _:
             yield node
     for name, value in ast.iter_fields(node):

@@ -82,6 +82,7 @@ def test_a_graph_that_does_not_fit_is_recomputed_and_the_log_says_so(monkeypatch
     with caplog.at_level(logging.INFO):
         assert memory.must_recompute(model.model, points, model.latent.shape)
     assert "computed twice" in caplog.text
+    assert caplog.records[-1].args == pytest.approx((needed.whole / 1e9, needed.whole / 1e9, needed.recomputed / 1e9))
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 2 * needed.whole)
     assert not memory.must_recompute(model.model, points, model.latent.shape)
 

@@ -34,17 +34,24 @@ class NoisyBatch:
 
 
 class Noising:
-    """Adds noise of a level drawn from the schedule of Stable Diffusion: the highest of so many draws."""
+    """Adds noise of a level drawn from the schedule of Stable Diffusion: the highest of so many draws.
 
-    def __init__(self, draws: int = 1) -> None:
+    A share `blind` of the batch is noise alone, at the highest level, where the schedule itself leaves some of the picture, and of a clip
+    enough to see all that happens in it: who learns only from that follows the noise that sampling begins with, and not the words
+    (https://arxiv.org/abs/2305.08891)."""
+
+    def __init__(self, draws: int = 1, blind: float = 0.0) -> None:
         self.sigmas: Any = ModelSamplingDiscrete().sigmas
-        self.draws = draws
+        self.draws, self.blind = draws, blind
 
     def __call__(self, latent: Tensor, tokens: Tensor, groups: Tensor, masks: Tensor, generator: torch.Generator) -> NoisyBatch:
         t = torch.randint(1000, (len(latent), self.draws), generator=generator).amax(1)
         noise = torch.randn(latent.shape, generator=generator)
+        blind = torch.arange(len(latent)) < round(self.blind * len(latent))
+        t[blind] = len(self.sigmas) - 1
         sigma = self.sigmas[t]
         at = sigma.view(-1, *[1] * (latent.ndim - 1))
+        noise[blind] = noise[blind] * (1 + 1 / at[blind] ** 2).sqrt() - latent[blind] / at[blind]  # so that the sum below is noise alone
         return NoisyBatch((latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, tokens, groups, masks)
 
 

@@ -24,6 +24,7 @@ from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..noise_loss import OBJECT_WEIGHT, OF_CLIPS
+from ..places import places
 from ..training_attention import OPTIONS
 from ..video_words.models import load_words
 from . import models
@@ -62,8 +63,8 @@ class VideoTransformer(nn.Module):
         middle = (pool - 1) / 2
         apart = {"scale_t": float(stride), "scale_y": float(pool), "scale_x": float(pool), "shift_y": middle, "shift_x": middle}
         options = {**OPTIONS, "rope_options": apart}
-        places = models.places(*noisy.shape[2:]).to(noisy).expand(len(noisy), -1, -1, -1, -1)
-        return self.dit(torch.cat([noisy, places], 1), 1000 * sigma, context, transformer_options=options)
+        placed = torch.cat([noisy, places(*noisy.shape[2:]).expand(len(noisy), -1, -1, -1, -1)], 1)
+        return self.dit(placed, 1000 * sigma, context, transformer_options=options)
 
 
 @dataclass

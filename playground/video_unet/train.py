@@ -1,15 +1,20 @@
-"""Trains the temporal layers of the playground's video U-Net on clips. The image playground's layers stay.
+"""Trains the temporal layers of the playground's video U-Net on clips, and its first convolution. The image playground's layers stay.
 
 New layers begin by adding nothing, so training starts from frames that are right one by one (AnimateDiff,
-https://arxiv.org/abs/2307.04725). How things move is decided where there is most noise, so there training counts most.
+https://arxiv.org/abs/2307.04725). How things move is decided where there is most noise, so there training counts most. It begins with
+every third frame of clips, in which all of a motion is seen, and ends with whole clips.
 """
 
 import random
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import comfy.sd
 import torch
+import torch.nn.functional as F
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor, nn
 
 from ...training.initialise import initialise
@@ -19,13 +24,24 @@ from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
 from ..noise_loss import OF_CLIPS, Noising, NoisyBatch, noise_loss
+from ..places import CHANNELS, places
 from ..training_attention import OPTIONS
 from ..video_words.models import LANGUAGE, load_words
 from ..weights import load_compact
 from ..world.motion import FRAMES
 from . import models
 
-CLIPS_A_STEP = 5
+
+class Stage(NamedTuple):
+    """until: this share of the steps; frames of a clip, every `stride`th of them; clips of a step."""
+
+    until: float
+    frames: int
+    stride: int
+    clips: int
+
+
+STAGES = (Stage(0.6, 5, 3, 13), Stage(1.0, FRAMES, 1, 5))
 
 
 class VideoDiffusion(nn.Module):
@@ -37,48 +53,69 @@ class VideoDiffusion(nn.Module):
         self.words = load_words()
         queries = [n for n, _ in self.unet.named_modules() if n.endswith("attn2.to_q") and models.is_temporal(n)]
         self.looks = Looks(self.unet, [(name, name.removesuffix("q") + "k") for name in queries], temporal=True)
+        self.stride = 1
+        for name, module in self.unet.named_modules():
+            if name.endswith("time_pos_embed"):
+                module.register_forward_pre_hook(self._at_their_times)
+
+    def _at_their_times(self, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        """The host numbers frames from 0 on, whatever has been left out between them."""
+        (numbers,) = inputs
+        frames = torch.arange(self.frames) * self.stride
+        return timestep_embedding(frames.repeat(len(numbers) // self.frames), numbers.shape[-1]).to(numbers)
 
     def begin(self) -> None:
         """Starts from the image playground."""
         temporal_out = ("out_layers.3.weight", "to_out.0.weight", "ff.net.2.weight", "ff_in.net.2.weight", "time_pos_embed.2.weight")
         initialise(self.unet, zero=temporal_out)
         image = load_compact(image_models.WEIGHTS)
-        self.unet.load_state_dict({k.removeprefix("unet."): w for k, w in image.items() if k.startswith("unet.")}, strict=False)
+        begun = {k.removeprefix("unet."): w for k, w in image.items() if k.startswith("unet.")}
+        begun[models.FIRST] = F.pad(begun[models.FIRST], (0, 0, 0, 0, 0, CHANNELS))
+        self.unet.load_state_dict(begun, strict=False)
         for name, weight in self.unet.named_parameters():
-            weight.requires_grad_(models.is_temporal(name))
+            weight.requires_grad_(models.is_own(name))
 
-    def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """The noise (B, F, 4, H, W) in noisy latents of that form at times t (B)."""
-        frames = noisy.shape[1]
+    def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor, stride: int = 1) -> Tensor:
+        """The noise (B, F, 4, H, W) in noisy latents of that form at times t (B), of every `stride`th frame of clips."""
+        self.frames, self.stride = noisy.shape[1], stride
         with torch.no_grad():
-            context = self.words(tokens)[0].repeat_interleave(frames, 0)
-        options = {"transformer_options": dict(OPTIONS), "num_video_frames": frames}
-        predicted = self.unet(noisy.flatten(0, 1), t.repeat_interleave(frames), context=context, **options)
-        return predicted.unflatten(0, (-1, frames))
+            context = self.words(tokens)[0].repeat_interleave(self.frames, 0)
+        options = {"transformer_options": dict(OPTIONS), "num_video_frames": self.frames}
+        placed = torch.cat([noisy.flatten(0, 1), models.in_batch(places(self.frames, *noisy.shape[-2:]), t.numel() * self.frames)], 1)
+        return self.unet(placed, t.repeat_interleave(self.frames), context=context, **options).unflatten(0, (-1, self.frames))
+
+
+@dataclass
+class Batch:
+    clips: NoisyBatch
+    stride: int
 
 
 class Batches:
     """The batch of each step, from encoded clips."""
 
-    def __init__(self, data: ClipLatents) -> None:
-        self.data = data
-        self.noising = Noising(draws=2)
+    def __init__(self, data: ClipLatents, steps: int) -> None:
+        self.data, self.steps = data, steps
+        self.noising = Noising(draws=2, blind=0.3)
 
-    def __call__(self, step: int, generator: torch.Generator) -> NoisyBatch:
-        part = self.data.excerpts(CLIPS_A_STEP, FRAMES, LANGUAGE, random.Random(generator.initial_seed()))
-        return self.noising(part.latent, part.tokens, part.groups, part.masks, generator)
+    def __call__(self, step: int, generator: torch.Generator) -> Batch:
+        stage = next(stage for stage in STAGES if step < stage.until * self.steps)
+        part = self.data.excerpts(stage.clips, stage.frames, LANGUAGE, random.Random(generator.initial_seed()), stage.stride)
+        return Batch(self.noising(part.latent, part.tokens, part.groups, part.masks, generator), stage.stride)
 
 
-def loss(network: VideoDiffusion, batch: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    return noise_loss(network(batch.noisy, batch.t, batch.tokens).float(), batch, network.looks, OF_CLIPS)
+def loss(network: VideoDiffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    clips = batch.clips
+    return noise_loss(network(clips.noisy, clips.t, clips.tokens, batch.stride).float(), clips, network.looks, OF_CLIPS)
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights of what is new."""
     torch.manual_seed(seed)
-    data = encode_clips(vae, min(CLIPS, CLIPS_A_STEP * steps), seed + 2, folder.parent / "clips.pt")
+    data = encode_clips(vae, min(CLIPS, 13 * steps), seed + 2, folder.parent / "clips.pt")
     network = VideoDiffusion()
     network.begin()
     run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
-    average = run.go(Batches(data), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
-    return {name.removeprefix("unet."): weight for name, weight in average.items() if models.is_temporal(name)}
+    average = run.go(Batches(data, steps), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+    own = {name.removeprefix("unet."): weight for name, weight in average.items() if name.startswith("unet.")}
+    return {name: weight for name, weight in own.items() if models.is_own(name)}

@@ -13,11 +13,13 @@ from freesteer.playground.frame_vae import build_frame_vae
 from freesteer.playground.image import models as image
 from freesteer.playground.image.train_diffusion import Diffusion
 from freesteer.playground.noise_loss import OF_CLIPS, Noising, noise_loss
+from freesteer.playground.places import places
 from freesteer.playground.text import tokens_and_groups
 from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
 from freesteer.playground.video_dit.teacher import Teacher
 from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
+from freesteer.playground.video_unet import models as video_unet
 from freesteer.playground.video_unet.train import VideoDiffusion
 from freesteer.playground.video_words.models import LANGUAGE
 from freesteer.playground.weights import load_compact
@@ -55,7 +57,7 @@ def test_new_temporal_layers_leave_the_image_playgrounds_frames_as_they_are():
     picture.unet.load_state_dict(of_image("unet."))
     picture.words.load_state_dict(of_image("words."))
     trained = {name for name, weight in video.unet.named_parameters() if weight.requires_grad}
-    assert trained and trained.isdisjoint(name for name, _ in picture.unet.named_parameters())
+    assert trained & {name for name, _ in picture.unet.named_parameters()} == {video_unet.FIRST}
     noisy = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     times, words = torch.tensor([900.0, 200.0]), ("a red star on grass", "a blue circle")
     with torch.no_grad():
@@ -66,6 +68,28 @@ def test_new_temporal_layers_leave_the_image_playgrounds_frames_as_they_are():
             assert off < 0.02  # not 0: a prompt has more padding here
         shuffled = video(noisy.flip(1), times, tokens(words, LANGUAGE))
     torch.testing.assert_close(shuffled.flip(1), found, atol=1e-4, rtol=1e-4)
+
+
+def test_strided_frames_are_at_their_times():
+    """A layer that knows its times says of every third frame what it says of it among all."""
+    network, seen = VideoDiffusion(), []
+    network.begin()
+    layer = next(m for name, m in network.unet.named_modules() if name.endswith("time_pos_embed"))
+    layer.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    words = tokens(("a red star goes left", "a blue circle"), LANGUAGE)
+    with torch.no_grad():
+        for frames, stride in ((7, 1), (3, 3)):
+            network(torch.randn(2, frames, 4, 16, 16), torch.tensor([900.0, 200.0]), words, stride)
+    whole, strided = (numbers.unflatten(0, (2, -1)) for numbers in seen)
+    torch.testing.assert_close(strided, whole[:, ::3])
+
+
+def test_frames_in_the_batch_are_told_where_in_their_clip_they_are():
+    model = video_unet.build_model().model
+    told = model.concat_cond(noise=torch.zeros(2 * motion.FRAMES, 4, 16, 20))
+    expected = places(motion.FRAMES, 16, 20).movedim(0, 1)
+    assert told.shape == (26, 5, 16, 20) and torch.equal(told[:13], expected) and torch.equal(told[13:], expected)
+    assert torch.equal(model.concat_cond(noise=torch.zeros(5, 4, 8, 8)), places(5, 8, 8).movedim(0, 1))  # one clip of 5
 
 
 def tokens(prompts: tuple[str, ...], language: text.Language) -> torch.Tensor:
@@ -149,7 +173,7 @@ def test_the_transformer_is_told_where_in_the_clip_a_place_is():
     time, down, right, falls, goes_right = told[0]
     assert time[0, 3, 4] == -1 and time[12, 3, 4] == 1 and down[5, 0, 4] == -15 / 16 and float(right[5, 3, 19]) == pytest.approx(0.95)
     assert torch.equal(falls, time * down) and torch.equal(goes_right, time * right)
-    assert not video_dit.places(1, 4, 4)[0].any()  # a single frame is at no time
+    assert not places(1, 4, 4)[0].any()  # a single frame is at no time
 
 
 @pytest.mark.parametrize("length", [1, 64, SHORT + 1])
@@ -157,3 +181,16 @@ def test_attention_written_out_is_that_of_torch(length: int):
     q, k, v = torch.randn(3, 2, length, 96, generator=torch.Generator().manual_seed(0))
     found = OPTIONS[OVERRIDE](attention_pytorch, q, k[:, : SHORT // 2], v[:, : SHORT // 2], 3)
     torch.testing.assert_close(found, attention_pytorch(q, k[:, : SHORT // 2], v[:, : SHORT // 2], 3))
+
+
+def test_a_share_of_a_batch_is_noise_alone():
+    """Its noise is what leads from there to the clean latent, as a sampler goes."""
+    draw = torch.Generator().manual_seed(0)
+    latent, words = torch.randn(200, 4, 8, 8, generator=draw), torch.ones(200, 5, dtype=torch.long)
+    batch = Noising(draws=2, blind=0.3)(latent, words, words, latent, draw)
+    at = batch.sigma.view(-1, 1, 1, 1)
+    torch.testing.assert_close(batch.noisy * (1 + at**2).sqrt() - at * batch.noise, latent, atol=1e-4, rtol=1e-4)
+    assert (batch.t[:60] == 999).all() and (batch.t[60:] < 999).any()
+    seen = (batch.noisy * latent).flatten(1).mean(1)  # of the clean latent; noise alone knows nothing of it
+    assert abs(float(seen[:60].mean())) < 0.02 and float(batch.noisy[:60].std()) == pytest.approx(1, abs=0.01)
+    assert float(seen[60:].mean()) > 0.1

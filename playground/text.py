@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models_base
@@ -80,6 +81,14 @@ class TextModel(CLIPTextModel):
     def __init__(self, config_dict, dtype, device, operations) -> None:
         super().__init__(config_dict, dtype, device, operations)
         self.set_input_embeddings(operations.Embedding(config_dict["vocab_size"], WIDTH, dtype=dtype, device=device))
+
+
+def build_words(language: Language, weights: dict[str, Tensor] | None = None) -> TextModel:
+    """The text transformer alone, to train or with these weights."""
+    words = TextModel(language.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+    if weights is not None:
+        words.load_state_dict(weights)
+    return words
 
 
 def build_clip(language: Language, weights: dict[str, Tensor]) -> comfy.sd.CLIP:

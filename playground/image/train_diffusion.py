@@ -4,7 +4,6 @@ import random
 from functools import partial
 from pathlib import Path
 
-import comfy.ops
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +29,7 @@ class Diffusion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.unet = models.build_model().model.diffusion_model
-        self.words = text.TextModel(models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+        self.words = text.build_words(models.LANGUAGE)
         queries = [name for name, _ in self.unet.named_modules() if name.endswith("attn2.to_q")]
         self.looks = Looks(self.unet, [(name, name.removesuffix("q") + "k") for name in queries])
 

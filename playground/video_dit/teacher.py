@@ -4,7 +4,6 @@ What it expects of a noisy frame is the mean of all frames that it may be; a fra
 learns from the mean as from very many drawn frames (knowledge distillation, https://arxiv.org/abs/1503.02531).
 """
 
-import comfy.ops
 import torch
 from comfy.model_sampling import ModelSamplingDiscrete
 from torch import Tensor, nn
@@ -24,8 +23,7 @@ class Teacher(nn.Module):
         weights = load_compact(image_models.WEIGHTS)
         unet, words = ({k[len(p) :]: w for k, w in weights.items() if k.startswith(p)} for p in ("unet.", "words."))
         self.unet = image_models.build_model(unet).model.diffusion_model
-        self.words = text.TextModel(image_models.LANGUAGE.config, torch.float32, "cpu", comfy.ops.disable_weight_init)
-        self.words.load_state_dict(words)
+        self.words = text.build_words(image_models.LANGUAGE, words)
         self.sampling = ModelSamplingDiscrete()
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ It is trained by itself, and stays as it is while the video models are trained, 
 
 from pathlib import Path
 
-import comfy.ops
 import comfy.sd
 from torch import Tensor, nn
 
@@ -19,17 +18,9 @@ WEIGHTS = Path(__file__).parent / "video_words.safetensors"
 PICTURE = image_models.LANGUAGE.ids["picture"]
 
 
-def build_words(weights: dict[str, Tensor] | None = None) -> text.TextModel:
-    """The text transformer alone."""
-    words = text.TextModel(LANGUAGE.config, Tensor().dtype, "cpu", comfy.ops.disable_weight_init)
-    if weights is not None:
-        words.load_state_dict(weights)
-    return words
-
-
 def load_words(path: Path = WEIGHTS) -> text.TextModel:
     """As the video models are trained with it: nothing of it changes."""
-    return build_words(load_compact(path)).requires_grad_(False)
+    return text.build_words(LANGUAGE, load_compact(path)).requires_grad_(False)
 
 
 def load_clip(path: Path = WEIGHTS) -> comfy.sd.CLIP:
@@ -43,8 +34,7 @@ def image_words() -> dict[str, Tensor]:
 
 def begun_from(image: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the image playground's text encoder with new words, and with further places in a prompt, which begin as its last."""
-    words = build_words()
-    own = words.state_dict()
+    own = text.build_words(LANGUAGE).state_dict()
     for name, weight in image.items():
         own[name][: len(weight)] = weight
     tokens, places = (f"text_model.embeddings.{kind}_embedding.weight" for kind in ("token", "position"))

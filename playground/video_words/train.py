@@ -41,10 +41,8 @@ class VideoWords(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         image = models.image_words()
-        self.words = models.build_words(models.begun_from(image))
-        self.image = text.TextModel(image_models.LANGUAGE.config, torch.float32, "cpu", models.comfy.ops.disable_weight_init)
-        self.image.load_state_dict(image)
-        self.image.requires_grad_(False)
+        self.words = text.build_words(models.LANGUAGE, models.begun_from(image))
+        self.image = text.build_words(image_models.LANGUAGE, image).requires_grad_(False)
         self.tells = nn.ModuleDict({name: nn.Linear(text.WIDTH, count) for name, count in TELLS.items()})
 
 

@@ -2,7 +2,6 @@
 
 import random
 
-import comfy.ops
 import pytest
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
@@ -93,7 +92,7 @@ def test_frames_in_the_batch_are_told_where_in_their_clip_they_are():
 
 
 def tokens(prompts: tuple[str, ...], language: text.Language) -> torch.Tensor:
-    clip = text.build_clip(language, text.TextModel(language.config, torch.float32, "cpu", comfy.ops.disable_weight_init).state_dict())
+    clip = text.build_clip(language, text.build_words(language).state_dict())
     rows = [next(iter(clip.tokenize(prompt).values()))[0] for prompt in prompts]
     return torch.tensor([[int(token[0]) for token in row] for row in rows])
 

@@ -46,7 +46,7 @@ def test_labels_are_those_of_the_thing_that_a_motion_is_told_of():
 
 def test_training_begins_with_the_words_of_the_image_playground():
     weights = models.image_words()
-    begun = models.build_words(models.begun_from(weights))
+    begun = text.build_words(models.LANGUAGE, models.begun_from(weights))
     assert all(torch.equal(begun.state_dict()[name][: len(weight)], weight) for name, weight in weights.items())
     assert models.LANGUAGE.words[: len(image.LANGUAGE.words)] == image.LANGUAGE.words
 
@@ -54,8 +54,7 @@ def test_training_begins_with_the_words_of_the_image_playground():
 def test_trained_words_say_of_a_picture_what_they_said_and_tell_ways_apart():
     words = models.load_words()
     assert not any(p.requires_grad for p in words.parameters())
-    pictures = text.TextModel(image.LANGUAGE.config, torch.float32, "cpu", models.comfy.ops.disable_weight_init)
-    pictures.load_state_dict(models.image_words())
+    pictures = text.build_words(image.LANGUAGE, models.image_words())
     with torch.no_grad():
         found, wanted = words(tokens(SAID, models.LANGUAGE))[0][0], pictures(tokens(PLAIN, image.LANGUAGE))[0][0]
         other = words(tokens(SAID.replace("left", "right"), models.LANGUAGE))[0][0]

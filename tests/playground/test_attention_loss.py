@@ -24,7 +24,8 @@ class Attention(nn.Module):
 def loss(q: Tensor, k: Tensor, groups: Tensor, masks: Tensor, weight: Tensor) -> float:
     network = Attention()
     looks = Looks(network, [("q", "k")])
-    network.q(q), network.k(k)
+    for module, values in ((network.q, q), (network.k, k)):
+        module(values)
     return float(looks.loss(groups, masks, weight))
 
 

@@ -22,12 +22,14 @@ OBJECT_WEIGHT = 2.0  # pixels of objects count so much more than the ground, whi
 @dataclass
 class NoisyBatch:
     """Noisy latents of pictures (B, 4, 16, 16) or clips (B, F, 4, 16, 16) at times t and noise levels sigma (B), with the noise in
-    them; the words (B, tokens), what each speaks of, and masks of that, of the latents' form."""
+    them, whose share of noise and signal is `level` (B), sigma / (1 + sigma), or 1 where there is nothing else; the words
+    (B, tokens), what each speaks of, and masks of that, of the latents' form."""
 
     noisy: Tensor
     noise: Tensor
     t: Tensor
     sigma: Tensor
+    level: Tensor
     tokens: Tensor
     groups: Tensor
     masks: Tensor
@@ -52,7 +54,8 @@ class Noising:
         sigma = self.sigmas[t]
         at = sigma.view(-1, *[1] * (latent.ndim - 1))
         noise[blind] = noise[blind] * (1 + 1 / at[blind] ** 2).sqrt() - latent[blind] / at[blind]  # so that the sum below is noise alone
-        return NoisyBatch((latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, tokens, groups, masks)
+        level = torch.where(blind, 1.0, sigma / (1 + sigma))
+        return NoisyBatch((latent + at * noise) / (1 + at**2).sqrt(), noise, t.float(), sigma, level, tokens, groups, masks)
 
 
 def min_snr(snr: Tensor) -> Tensor:

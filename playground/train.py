@@ -54,6 +54,8 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int) -> None:
     elif stage == "video_words":
         save_compact(video_words_train.train(runs / stage, steps, seed, watch), out / stage / video_words.WEIGHTS.name)
     elif stage in VIDEO:
+        if stage == "video_unet" and not video_dit.WEIGHTS.exists():
+            raise RunError("The stage video_unet is taught by what the stage video_dit leaves, and that has not been to its end yet.")
         network, trainer = VIDEO[stage]
         save_compact(trainer.train(models.load()[2], runs / stage, steps, seed, watch), out / stage / network.WEIGHTS.name)
     else:

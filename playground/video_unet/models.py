@@ -33,6 +33,7 @@ UNET = {
     "video_kernel_size": [3, 1, 1],
 }
 TEMPORAL = ("time_stack", "time_pos_embed", "time_mixer")  # in the names of what the image playground does not have
+LOUD = 8.0
 FIRST = "input_blocks.0.0.weight"
 
 
@@ -45,9 +46,9 @@ def is_own(name: str) -> bool:
     return is_temporal(name) or name == FIRST
 
 
-def in_batch(placed: Tensor, count: int) -> Tensor:
-    """Of each of `count` frames (count, C, H, W), clip after clip, from one clip's (C, F, H, W)."""
-    return placed.movedim(1, 0).repeat(count // placed.shape[1], 1, 1, 1)
+def told(frames: int, like: Tensor) -> Tensor:
+    """Where in their clips frames in a batch are, as `like` (B * F, ..., H, W): loudly, since weights for it begin at 0."""
+    return LOUD * places(frames, *like.shape[-2:]).movedim(1, 0).repeat(len(like) // frames, 1, 1, 1).to(like)
 
 
 class VideoUNet(comfy.model_base.BaseModel):
@@ -57,9 +58,7 @@ class VideoUNet(comfy.model_base.BaseModel):
 
     def concat_cond(self, **kwargs) -> Tensor:
         """Of each frame in the batch."""
-        noise = kwargs["noise"]
-        frames = clip_length(self, len(noise))
-        return in_batch(places(frames, *noise.shape[-2:]), len(noise)).to(noise)
+        return told(clip_length(self, len(kwargs["noise"])), kwargs["noise"])
 
     def extra_conds(self, **kwargs):
         frames = clip_length(self, kwargs["noise"].shape[0])

@@ -1,8 +1,8 @@
 """Trains the temporal layers of the playground's video U-Net on clips, and its first convolution. The image playground's layers stay.
 
 New layers begin by adding nothing, so training starts from frames that are right one by one (AnimateDiff,
-https://arxiv.org/abs/2307.04725). How things move is decided where there is most noise, so there training counts most. It begins with
-every third frame of clips, in which all of a motion is seen, and ends with whole clips.
+https://arxiv.org/abs/2307.04725). How things move is decided where there is most noise, so there training counts most, and there the
+video transformer teaches. It begins with every third frame of clips, in which all of a motion is seen, and ends with whole clips.
 """
 
 import random
@@ -24,12 +24,13 @@ from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
 from ..image import models as image_models
 from ..noise_loss import OF_CLIPS, Noising, NoisyBatch, noise_loss
-from ..places import CHANNELS, places
+from ..places import CHANNELS
 from ..training_attention import OPTIONS
 from ..video_words.models import LANGUAGE, load_words
 from ..weights import load_compact
 from ..world.motion import FRAMES
 from . import models
+from .teacher import ClipTeacher
 
 
 class Stage(NamedTuple):
@@ -81,7 +82,8 @@ class VideoDiffusion(nn.Module):
         with torch.no_grad():
             context = self.words(tokens)[0].repeat_interleave(self.frames, 0)
         options = {"transformer_options": dict(OPTIONS), "num_video_frames": self.frames}
-        placed = torch.cat([noisy.flatten(0, 1), models.in_batch(places(self.frames, *noisy.shape[-2:]), t.numel() * self.frames)], 1)
+        in_batch = noisy.flatten(0, 1)
+        placed = torch.cat([in_batch, models.told(self.frames, in_batch)], 1)
         return self.unet(placed, t.repeat_interleave(self.frames), context=context, **options).unflatten(0, (-1, self.frames))
 
 
@@ -96,12 +98,15 @@ class Batches:
 
     def __init__(self, data: ClipLatents, steps: int) -> None:
         self.data, self.steps = data, steps
-        self.noising = Noising(draws=2, blind=0.3)
+        self.noising, self.teacher = Noising(draws=2, blind=0.3), ClipTeacher.load()
 
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
         stage = next(stage for stage in STAGES if step < stage.until * self.steps)
         part = self.data.excerpts(stage.clips, stage.frames, LANGUAGE, random.Random(generator.initial_seed()), stage.stride)
-        return Batch(self.noising(part.latent, part.tokens, part.groups, part.masks, generator), stage.stride)
+        batch = self.noising(part.latent, part.tokens, part.groups, part.masks, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            self.teacher.teach(batch, stage.stride)
+        return Batch(batch, stage.stride)
 
 
 def loss(network: VideoDiffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

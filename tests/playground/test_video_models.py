@@ -19,6 +19,7 @@ from freesteer.playground.video_dit import models as video_dit
 from freesteer.playground.video_dit.teacher import Teacher
 from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
 from freesteer.playground.video_unet import models as video_unet
+from freesteer.playground.video_unet.teacher import LEAST, ClipTeacher
 from freesteer.playground.video_unet.train import VideoDiffusion
 from freesteer.playground.video_words.models import LANGUAGE
 from freesteer.playground.weights import load_compact
@@ -86,9 +87,9 @@ def test_strided_frames_are_at_their_times():
 def test_frames_in_the_batch_are_told_where_in_their_clip_they_are():
     model = video_unet.build_model().model
     told = model.concat_cond(noise=torch.zeros(2 * motion.FRAMES, 4, 16, 20))
-    expected = places(motion.FRAMES, 16, 20).movedim(0, 1)
+    expected = video_unet.LOUD * places(motion.FRAMES, 16, 20).movedim(0, 1)
     assert told.shape == (26, 5, 16, 20) and torch.equal(told[:13], expected) and torch.equal(told[13:], expected)
-    assert torch.equal(model.concat_cond(noise=torch.zeros(5, 4, 8, 8)), places(5, 8, 8).movedim(0, 1))  # one clip of 5
+    assert torch.equal(model.concat_cond(noise=torch.zeros(5, 4, 8, 8)), video_unet.LOUD * places(5, 8, 8).movedim(0, 1))  # one clip of 5
 
 
 def tokens(prompts: tuple[str, ...], language: text.Language) -> torch.Tensor:
@@ -193,3 +194,27 @@ def test_a_share_of_a_batch_is_noise_alone():
     seen = (batch.noisy * latent).flatten(1).mean(1)  # of the clean latent; noise alone knows nothing of it
     assert abs(float(seen[:60].mean())) < 0.02 and float(batch.noisy[:60].std()) == pytest.approx(1, abs=0.01)
     assert float(seen[60:].mean()) > 0.1
+
+
+def test_a_teacher_that_knows_the_clip_teaches_what_is_true():
+    """Whatever the noise; and one that does not is heard only where there is much noise."""
+    draw = torch.Generator().manual_seed(0)
+    latent, words = torch.randn(40, 3, 4, 8, 8, generator=draw), torch.ones(40, 5, dtype=torch.long)
+
+    class Knows(torch.nn.Module):
+        def forward(self, flow: torch.Tensor, level: torch.Tensor, tokens: torch.Tensor, stride: int) -> torch.Tensor:
+            assert stride == 6 and len(tokens) == len(flow)
+            return (flow - latent[rows].movedim(2, 1)) / level.view(-1, 1, 1, 1, 1)
+
+    class Wrong(Knows):
+        def forward(self, flow: torch.Tensor, *_: object) -> torch.Tensor:
+            return torch.zeros_like(flow)
+
+    batch = Noising(draws=2, blind=0.2)(latent, words, words, latent, draw)
+    rows, true = batch.level >= LEAST, batch.noise.clone()
+    assert (batch.level[:8] == 1).all() and 8 < int(rows.sum()) < 40
+    ClipTeacher(Knows()).teach(batch, 6)
+    torch.testing.assert_close(batch.noise, true, atol=1e-4, rtol=1e-4)
+    ClipTeacher(Wrong()).teach(batch, 6)
+    changed = (batch.noise - true).flatten(1).abs().amax(1) > 0.01
+    assert torch.equal(changed, rows)

@@ -1,4 +1,4 @@
-"""Makes the playground's weights anew from a seed: `python run.py train`. Two hours on two cores for pictures, six more for clips.
+"""Makes the playground's weights anew from a seed: `python run.py train`. Two hours on two cores for pictures, three more for clips.
 
 Stages: the autoencoder, then UNet and text encoder on its latents, the referees of pictures and of clips, the text
 encoder of clips, both video models, and a

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.taps import Point, Taps
+from .copying import copied_on_change
 from .preparation import NoGradientError
 from .recompute import recomputed
 
@@ -43,7 +44,7 @@ def normal(tree: Any) -> Any:
 class Settings:
     """How a pass is differentiated.
 
-    copying: what the model changes in place is copied first if backward needs it (the hidden states of Flux, Hunyuan Video
+    copying: what the model changes in place is copied first if backward needs it (copying.py: the hidden states of Flux, Hunyuan Video
     and LTX Video, the skip connections of a U-Net with a ControlNet). It costs a fifth of the time, so only on demand.
     recompute: blocks are evaluated again during backward (recompute.py). scale: of the gradient while it is in the model.
     """
@@ -66,7 +67,7 @@ def differentiable(diffusion_model: nn.Module, settings: Settings = Settings()) 
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if settings.copying:
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            stack.enter_context(copied_on_change())
         if settings.recompute:
             stack.enter_context(recomputed(diffusion_model))
         try:

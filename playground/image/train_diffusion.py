@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...host.gradients.copying import copied_on_change
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
@@ -68,4 +69,4 @@ def train(vae: models.comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: 
     nn.init.normal_(network.words.text_model.embeddings.position_embedding.weight, std=0.1)
     run = Run(network, Settings(steps, learning_rate=1.5e-3, seed=seed, bfloat16=True), folder)
     # the host's text layers add in place to what the backward pass needs
-    return run.go(Batches(data), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+    return run.go(Batches(data), partial(loss, network), watch, copied_on_change)

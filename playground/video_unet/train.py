@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor, nn
 
+from ...host.gradients.copying import copied_on_change
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
@@ -121,6 +122,6 @@ def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) 
     network = VideoDiffusion()
     network.begin()
     run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
-    average = run.go(Batches(data, steps), partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+    average = run.go(Batches(data, steps), partial(loss, network), watch, copied_on_change)
     own = {name.removeprefix("unet."): weight for name, weight in average.items() if name.startswith("unet.")}
     return {name: weight for name, weight in own.items() if models.is_own(name)}

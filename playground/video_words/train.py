@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...host.gradients.copying import copied_on_change
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
 from .. import text
@@ -104,5 +105,5 @@ def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor
     torch.manual_seed(seed)
     network = VideoWords()
     run = Run(network, Settings(steps, learning_rate=1e-3, seed=seed), folder)
-    average = run.go(batch, partial(loss, network), watch, torch.autograd.graph.allow_mutation_on_saved_tensors)
+    average = run.go(batch, partial(loss, network), watch, copied_on_change)
     return {name.removeprefix("words."): weight for name, weight in average.items() if name.startswith("words.")}

@@ -1,8 +1,8 @@
 """Trains the playground's video transformer with flow matching (https://arxiv.org/abs/2210.02747).
 
 First on single frames, which the image playground teaches; then on every third frame of clips, in which all of a motion is seen, at
-half their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Tokens keep their places in
-the clip, whatever is left out between them, and noise is made smaller along with what it lies on.
+half their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Single frames go on beside
+them, or shapes stay ragged. Tokens keep their places in the clip, whatever is left out between them, and noise is made smaller along with what it lies on.
 """
 
 import random
@@ -33,17 +33,17 @@ from .teacher import HIGHEST, Teacher
 
 class Stage(NamedTuple):
     """until: this share of the steps; frames of a clip, every `stride`th of them; so many latent pixels on a side are made one; clips of a
-    step."""
+    step; every `singles` steps is one of single frames."""
 
     until: float
     frames: int
     stride: int
     pool: int
     clips: int
+    singles: int
 
 
-STAGES = (Stage(0.2, 1, 1, 1, 96), Stage(0.6, 5, 3, 2, 80), Stage(0.8, 5, 3, 1, 20), Stage(1.0, 13, 1, 1, 8))
-EARLIER = 8  # every so many steps is one of the stage before
+STAGES = (Stage(2 / 15, 1, 1, 1, 96, 1), Stage(0.4, 5, 3, 2, 80, 8), Stage(0.8, 5, 3, 1, 20, 2), Stage(1.0, 13, 1, 1, 8, 2))
 
 
 class VideoTransformer(nn.Module):
@@ -82,10 +82,8 @@ class Batch:
 
 
 def stage_of(step: int, steps: int) -> Stage:
-    stage = next(i for i, stage in enumerate(STAGES) if step < stage.until * steps)
-    if step % EARLIER == 0:
-        stage = max(0, stage - 1)
-    return STAGES[stage]
+    stage = next(stage for stage in STAGES if step < stage.until * steps)
+    return stage if step % stage.singles else STAGES[0]
 
 
 class Batches:
@@ -132,7 +130,7 @@ def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) 
     data = encode_clips(vae, min(CLIPS, 96 * steps), seed + 2, folder.parent / "clips.pt")
     network = VideoTransformer()
     initialise(network.dit, zero=("cross_attn.o.weight", "time_projection.1.weight", "head.head.weight"))
-    run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
+    run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.4, seed=seed, bfloat16=True), folder)
     with differentiable(network.dit):
         average = run.go(Batches(data, steps), partial(velocity_loss, network), watch)
     return {name.removeprefix("dit."): weight for name, weight in average.items() if name.startswith("dit.")}

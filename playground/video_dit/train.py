@@ -1,8 +1,9 @@
 """Trains the playground's video transformer with flow matching (https://arxiv.org/abs/2210.02747).
 
-First on single frames, which the image playground teaches; then on every third frame of clips, in which all of a motion is seen, at
-half their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Single frames go on beside
-them, or shapes stay ragged. Tokens keep their places in the clip, whatever is left out between them, and noise is made smaller along with what it lies on.
+First on single frames, which the image playground teaches; then on every third frame of clips, in which all of a motion is seen, at half
+their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Single frames go on beside
+them, or shapes stay ragged. Tokens keep their places in the clip, whatever is left out between them, and noise is made smaller along with
+what it lies on.
 """
 
 import random
@@ -23,7 +24,7 @@ from ...training.settings import Settings
 from .. import text
 from ..attention_loss import Looks
 from ..clip_latents import CLIPS, ClipLatents, encode_clips
-from ..noise_loss import OBJECT_WEIGHT, OF_CLIPS
+from ..noise_loss import OBJECT_WEIGHT
 from ..places import places
 from ..training_attention import OPTIONS
 from ..video_words.models import load_words
@@ -33,7 +34,7 @@ from .teacher import HIGHEST, Teacher
 
 class Stage(NamedTuple):
     """until: this share of the steps; frames of a clip, every `stride`th of them; so many latent pixels on a side are made one; clips of a
-    step; every `singles` steps is one of single frames."""
+    step; every `singles` steps is one of single frames; `look` is how much it counts where the attention looks."""
 
     until: float
     frames: int
@@ -41,9 +42,13 @@ class Stage(NamedTuple):
     pool: int
     clips: int
     singles: int
+    look: float
 
 
-STAGES = (Stage(2 / 15, 1, 1, 1, 96, 1), Stage(0.4, 5, 3, 2, 80, 8), Stage(0.8, 5, 3, 1, 20, 2), Stage(1.0, 13, 1, 1, 8, 2))
+# Attention that is told where to look learns how things move, but leaves shapes ragged as long as it counts much.
+STAGES = (
+    Stage(2 / 15, 1, 1, 1, 96, 1, 2.0), Stage(0.4, 5, 3, 2, 80, 8, 2.0), Stage(0.8, 5, 3, 1, 20, 2, 0.05), Stage(1.0, 13, 1, 1, 8, 2, 0.05),
+)  # fmt: skip
 
 
 class VideoTransformer(nn.Module):
@@ -83,7 +88,7 @@ class Batch:
 
 def stage_of(step: int, steps: int) -> Stage:
     stage = next(stage for stage in STAGES if step < stage.until * steps)
-    return stage if step % stage.singles else STAGES[0]
+    return stage if step % stage.singles else STAGES[0]._replace(look=stage.look)
 
 
 class Batches:
@@ -121,7 +126,7 @@ def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict
     error = (importance * (predicted - batch.velocity).square()).mean() / importance.mean()
     said = batch.tokens[:, 1] != text.END
     attention = network.looks.loss(batch.groups, batch.masks, said.float())
-    return error + OF_CLIPS.attention * attention, {"velocity": error, "attention": attention}
+    return error + batch.stage.look * attention, {"velocity": error, "attention": attention}
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:

@@ -35,15 +35,17 @@ from .teacher import ClipTeacher
 
 
 class Stage(NamedTuple):
-    """until: this share of the steps; frames of a clip, every `stride`th of them; clips of a step."""
+    """until: this share of the steps; frames of a clip, every `stride`th of them; clips of a step; how much it counts where the attention
+    looks."""
 
     until: float
     frames: int
     stride: int
     clips: int
+    look: float
 
 
-STAGES = (Stage(0.6, 5, 3, 13), Stage(1.0, FRAMES, 1, 5))
+STAGES = (Stage(0.6, 5, 3, 13, 2.0), Stage(1.0, FRAMES, 1, 5, 0.05))
 
 
 class VideoDiffusion(nn.Module):
@@ -91,7 +93,7 @@ class VideoDiffusion(nn.Module):
 @dataclass
 class Batch:
     clips: NoisyBatch
-    stride: int
+    stage: Stage
 
 
 class Batches:
@@ -107,12 +109,13 @@ class Batches:
         batch = self.noising(part.latent, part.tokens, part.groups, part.masks, generator)
         with torch.autocast("cpu", torch.bfloat16):
             self.teacher.teach(batch, stage.stride)
-        return Batch(batch, stage.stride)
+        return Batch(batch, stage)
 
 
 def loss(network: VideoDiffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    clips = batch.clips
-    return noise_loss(network(clips.noisy, clips.t, clips.tokens, batch.stride).float(), clips, network.looks, OF_CLIPS)
+    clips, stage = batch.clips, batch.stage
+    predicted = network(clips.noisy, clips.t, clips.tokens, stage.stride).float()
+    return noise_loss(predicted, clips, network.looks, OF_CLIPS._replace(attention=stage.look))
 
 
 def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def test_operations_with_an_output_and_with_lists_change_in_place_too():
         squared = (a**2).sum() + (b**2).sum()
         with torch.no_grad():
             torch.add(x, 7, out=a)
-            torch._foreach_add_([b], 5)
+            torch.ops.aten._foreach_add_.Scalar([b], 5)
         return squared
 
     x = torch.arange(4.0).requires_grad_()

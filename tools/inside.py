@@ -7,5 +7,5 @@ from load_pack import load_pack
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
-    load_pack()
+    load_pack(gpu=name == "benchmarks.host.gpu")
     runpy.run_module(f"freesteer.{name}", run_name="__main__", alter_sys=True)

@@ -1,5 +1,6 @@
 """Loads the pack as the host does, but under the legal name `freesteer`, whatever its folder is called."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -16,14 +17,15 @@ def host_path() -> Path | None:
     return path.resolve() if (path / "main.py").is_file() else None
 
 
-def prepare_host(path: Path) -> None:
-    """Makes the host's modules importable, on the CPU. The host reads its options from argv at its first import."""
+def prepare_host(path: Path, gpu: bool) -> None:
+    """Makes the host's modules importable, on the CPU, or on a GPU if there is one. The host reads its options from argv at its first
+    import."""
     hiding = (ROOT, ROOT / "tools", path)  # our nodes/ and tools/server.py would stand before the host's nodes.py and server.py
     sys.path[:] = [str(path), *(entry for entry in sys.path if Path(entry or ".").resolve() not in hiding)]
     import comfy.options
 
     argv = sys.argv
-    sys.argv = [argv[0], "--cpu"]
+    sys.argv = [argv[0], *([] if gpu and importlib.import_module("torch").cuda.is_available() else ["--cpu"])]
     try:
         comfy.options.enable_args_parsing()
         import comfy.cli_args
@@ -31,7 +33,7 @@ def prepare_host(path: Path) -> None:
         sys.argv = argv
 
 
-def load_pack() -> ModuleType:
+def load_pack(gpu: bool = False) -> ModuleType:
     """The pack as `freesteer`. Its modules are imported when asked for, so `freesteer.core` works without a host too."""
     if "freesteer" in sys.modules:
         return sys.modules["freesteer"]
@@ -40,5 +42,5 @@ def load_pack() -> ModuleType:
     sys.modules["freesteer"] = importlib.util.module_from_spec(spec)  # not executed: that would import every node
     host = host_path()
     if host is not None:
-        prepare_host(host)
+        prepare_host(host, gpu)
     return sys.modules["freesteer"]

@@ -8,14 +8,16 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from . import curves
 from .files import STATE, save_whole
+from .recording import Recorded, Work
 from .settings import Progress, Settings, seed_of
 from .signals import noted_signals
 
@@ -37,12 +39,16 @@ class Run:
         self.module, self.settings = module, settings
         self.device = next(module.parameters()).device
         self.file = folder / STATE if folder is not None else None
-        trained = [p for p in module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+        self.trained = [p for p in module.parameters() if p.requires_grad]
+        fused = self.device.type == "cuda"
+        self.optimiser = torch.optim.AdamW(
+            self.trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=fused
+        )
         self.average = {name: (w.float() if w.is_floating_point() else w).clone() for name, w in module.state_dict().items()}
         self.step = 0  # steps done
         self.history: dict[str, list[float]] = {}  # the loss and other figures, one value a step
         self.between_steps = True
+        self._next: tuple[int | None, Any] = None, None  # a step, and its batch
         if self.file is not None and self.file.exists():
             self._resume(self.file)
 
@@ -84,12 +90,15 @@ class Run:
         `around` makes a context for the forward and backward pass of each step."""
         if torch.is_inference_mode_enabled():
             raise RuntimeError("Nothing can be trained in inference mode: wrap the training in torch.inference_mode(False).")
+        work = partial(self._pass, loss, around)
+        if self.device.type == "cuda":
+            work = Recorded(work, self.trained)
+        self._next = None, None
         first, started = self.step, time.monotonic()
         with torch.enable_grad(), noted_signals() as stops:
             try:
                 while self.step < self.settings.steps:
-                    with around():
-                        figures = self._backward(data, loss)
+                    figures = self._backward(data, work)
                     self._update(figures)
                     pace = (time.monotonic() - started) / (self.step - first)
                     watch(Progress(self.step, self.settings.steps, figures, (self.settings.steps - self.step) * pace))
@@ -102,33 +111,50 @@ class Run:
                     self.save()
         return self.average
 
-    def _backward(self, data: Data[Batch], loss: Loss[Batch]) -> dict[str, float]:
+    def _pass(self, loss: Loss[Batch], around: Callable[[], AbstractContextManager], batch: Batch) -> dict[str, Tensor]:
+        """Forward and backward, which gives new gradients."""
+        self.optimiser.zero_grad(set_to_none=True)
+        with around():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+                value, extra = loss(batch)
+            value.backward()
+        return {name: figure.detach() for name, figure in {"loss": value, **extra}.items()}
+
+    def _backward(self, data: Data[Batch], work: Work[Batch]) -> dict[str, float]:
         """Fills the gradients, clipped; gives the loss and its figures. An error leaves the module as it was."""
         buffers = [buffer.clone() for buffer in self.module.buffers()]
         try:
-            return self._gradients(data, loss)
+            return self._gradients(data, work)
         except BaseException:
             with torch.no_grad():  # the running means of norms must not keep a step that was not done
                 for buffer, before in zip(self.module.buffers(), buffers, strict=True):
                     buffer.copy_(before)
             raise
 
-    def _gradients(self, data: Data[Batch], loss: Loss[Batch]) -> dict[str, float]:
+    def _gradients(self, data: Data[Batch], work: Work[Batch]) -> dict[str, float]:
         seed = seed_of(self.settings.seed, self.step)
         torch.manual_seed(seed)  # for what draws without asking for a generator, such as dropout
-        batch = data(self.step, torch.Generator().manual_seed(seed))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
-            value, extra = loss(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        length = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip))
-        figures = {name: float(figure.detach()) for name, figure in {"loss": value, **extra}.items()}
+        found = work(self._take(data, self.step))
+        if self.step + 1 < self.settings.steps:
+            self._next = self.step + 1, self._made(data, self.step + 1)  # while a GPU is at work on this one
+        found["length"] = nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
+        figures = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))  # read from a GPU at once
+        length = figures.pop("length")
         if not (math.isfinite(figures["loss"]) and math.isfinite(length)):
             raise RunError(
                 f"In step {self.step + 1} the loss is {figures['loss']:.4g} and the length of its gradient {length:.4g}: the run "
                 "stopped, and the steps before it are kept. Try a smaller learning rate."
             )
         return figures
+
+    def _take(self, data: Data[Batch], step: int) -> Batch:
+        """What the step before has made ready."""
+        made_for, batch = self._next
+        self._next = None, None
+        return batch if made_for == step else self._made(data, step)
+
+    def _made(self, data: Data[Batch], step: int) -> Batch:
+        return data(step, torch.Generator(self.device).manual_seed(seed_of(self.settings.seed, step)))
 
     @torch.no_grad()
     def _update(self, figures: dict[str, float]) -> None:
@@ -138,11 +164,12 @@ class Run:
             group["lr"] = self.settings.learning_rate_at(self.step)
         self.optimiser.step()
         decay = min(self.settings.ema, (self.step + 1) / (self.step + 10))
-        for name, weight in self.module.state_dict().items():
-            if weight.is_floating_point():
-                self.average[name].lerp_(weight.float(), 1 - decay)
-            else:
-                self.average[name].copy_(weight)
+        state = self.module.state_dict()
+        numbers = [name for name, weight in state.items() if weight.is_floating_point()]
+        averages, weights = [self.average[name] for name in numbers], [state[name].float() for name in numbers]
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for name in state.keys() - set(numbers):
+            self.average[name].copy_(state[name])
         for name, figure in figures.items():
             self.history.setdefault(name, []).append(figure)
         self.step += 1

@@ -159,6 +159,17 @@ def test_an_error_amid_an_update_does_not_spoil_what_was_saved(tmp_path):
     assert_same(go(resumed), go(begun()))
 
 
+def test_the_batch_of_a_step_is_made_while_the_one_before_is_at_work():
+    order = []
+
+    def data(step: int, generator: torch.Generator) -> torch.Tensor:
+        order.append(step)
+        return small_run.numbers(step, generator)
+
+    go(begun(steps=3), lambda progress: order.append(f"{progress.step} done"), data)
+    assert order == [0, 1, "1 done", 2, "2 done", "3 done"]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tmp_path, bad):
     def data(step, generator):

@@ -32,13 +32,16 @@ class Looks:
 
         return hook
 
-    @torch.autocast("cpu", enabled=False)
     def loss(self, groups: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
         """Cross-entropy between what is shown and where heads look: the first half at names, the last third at motions if any is told.
 
         groups: (B, tokens), what a token speaks of (`text.tokens_and_groups`). masks: (B, frames, 4, H, W) of the same things.
         weight: (B)."""
-        told = F.one_hot(groups + 1, 2 * GROUPS + 1)[..., 1:].float()  # (B, tokens, 8)
+        with torch.autocast(groups.device.type, enabled=False):
+            return self._loss(groups, masks, weight)
+
+    def _loss(self, groups: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
+        told = (groups[..., None] == torch.arange(2 * GROUPS, device=groups.device)).float()  # (B, tokens, 8)
         names, motions = told.split(GROUPS, -1)
         moving = motions.amax((1, 2))
         losses = []
@@ -53,7 +56,7 @@ class Looks:
             target = rearrange(pooled, "b f g y x -> b 1 (f y x) g")
             half, third = max(1, heads // 2), max(1, heads // 3)
             losses.append(_missed(q[:, :half], k[:, :half], names, target))
-            if bool(moving.any()):
+            if masks.shape[1] > 1:
                 even = target / target.mean(2, keepdim=True).clamp(min=LEAST) / motions.amax(1).sum(-1).clamp(min=1)[:, None, None, None]
                 losses[-1] = losses[-1] + moving * _missed(q[:, -third:], k[:, -third:], motions, even)
         return (torch.stack(losses).mean(0) * weight).mean()

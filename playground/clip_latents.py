@@ -1,7 +1,9 @@
 """Batches of encoded clips, for the trainers of both video models."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import comfy.sd
@@ -9,65 +11,64 @@ import torch
 from torch import Tensor
 
 from .latents import Latents, encode
-from .text import Language, tokens_and_groups
+from .text import tokens_and_groups
+from .video_words.models import LANGUAGE
 from .world import captions, motion, motion_captions
 
 CLIPS = 4000  # different ones, and as many again played backwards
+SAYINGS = 8  # captions of each
+OF_A_FRAME = 2  # of each frame as a picture
 
 
 @dataclass
 class Excerpts:
     """Latents (B, F, 4, 16, 16) of clips or parts of clips, masks (B, F, 4, 16, 16) of ground and objects, tokens (B, tokens), and
-    what each of them speaks of (B, tokens), as in `text.tokens_and_groups`."""
+    what each of them speaks of (B, tokens), as in `text.tokens_and_groups`; tokens (B, F, tokens) of each frame as a picture."""
 
     latent: Tensor
     masks: Tensor
     tokens: Tensor
     groups: Tensor
+    of_frames: Tensor
 
 
 class ClipLatents:
-    """Encoded clips."""
+    """Encoded clips and what is said of them, on a device."""
 
-    def __init__(self, clips: motion.Clips, encoded: Latents) -> None:
-        self.clips, self.backwards = clips, motion.reversed_names(clips)
-        self.latent, self.masks = (values.unflatten(0, (len(clips), clips.frames)) for values in (encoded.latent, encoded.masks))
+    def __init__(self, clips: motion.Clips, encoded: Latents, device: torch.device) -> None:
+        self.count, self.frames = len(clips), clips.frames
+        self.latent, self.masks = (v.to(device).unflatten(0, (self.count, self.frames)) for v in (encoded.latent, encoded.masks))
+        ways = (clips, motion.reversed_names(clips))
+        self.of_clips = torch.stack([said(partial(motion_captions.caption, way), self.count, SAYINGS) for way in ways], 1).to(device)
+        self.of_frames = said(partial(captions.caption, clips.scenes), len(clips.scenes), OF_A_FRAME).to(device)
 
-    def excerpts(self, count: int, frames: int, language: Language, rng: random.Random, stride: int = 1) -> Excerpts:
-        """So many different clips, or of each so many frames, every `stride`th; a single frame is said as a picture."""
-        parts = [
-            Part(clip, rng.randrange(self.clips.frames - (frames - 1) * stride), stride, rng.random() < 0.5)
-            for clip in rng.sample(range(len(self.clips)), count)
-        ]
-        said = [tokens_and_groups(self._caption(part, frames, rng), language, rng) for part in parts]
-        latent, masks = (
-            torch.stack([self._frames(values, part, frames) for part in parts]).float() for values in (self.latent, self.masks)
-        )
-        tokens, groups = (torch.stack(column) for column in zip(*said, strict=True))
-        return Excerpts(latent, masks, tokens, groups)
+    def excerpts(self, count: int, frames: int, generator: torch.Generator, stride: int = 1) -> Excerpts:
+        """So many different clips, or of each so many frames, every `stride`th, half of them backwards; a single frame is said as a
+        picture. The generator is one of the device."""
+        device = self.latent.device
 
-    def _caption(self, part: "Part", frames: int, rng: random.Random) -> captions.Caption:
-        if frames > 1:
-            return motion_captions.caption(self.backwards if part.backwards else self.clips, part.clip, rng)
-        return captions.caption(self.clips.scenes, part.clip * self.clips.frames + part.start, rng)
+        def drawn(options: int) -> Tensor:
+            return torch.randint(options, (count,), generator=generator, device=device)
 
-    @staticmethod
-    def _frames(values: Tensor, part: "Part", frames: int) -> Tensor:
-        taken = values[part.clip, part.start :: part.stride][:frames]
-        return taken.flip(0) if part.backwards else taken
+        clip = torch.randperm(self.count, generator=generator, device=device)[:count]
+        start, backwards = drawn(self.frames - (frames - 1) * stride), drawn(2)
+        steps = stride * torch.arange(frames, device=device)
+        times = start[:, None] + torch.where(backwards[:, None] == 1, steps.flip(0), steps)
+        clip = clip[:, None]
+        of_frames = self.of_frames[clip * self.frames + times, drawn(OF_A_FRAME)[:, None]].long()
+        words = self.of_clips[clip[:, 0], backwards, drawn(SAYINGS)].long() if frames > 1 else of_frames[:, 0]
+        latent, masks = (values[clip, times].float() for values in (self.latent, self.masks))
+        return Excerpts(latent, masks, words[:, 0], words[:, 1], of_frames[:, :, 0])
 
 
-@dataclass(frozen=True)
-class Part:
-    """Where an excerpt begins, how far its frames are apart, and whether it is played backwards."""
-
-    clip: int
-    start: int
-    stride: int
-    backwards: bool
+def said(caption: Callable[[int, random.Random], captions.Caption], count: int, sayings: int) -> Tensor:
+    """Word ids, and what they speak of, (count, sayings, 2, tokens): captions of so many things, each with random numbers of its own."""
+    draws = (random.Random(i) for i in range(count))
+    rows = [tokens_and_groups(caption(i, rng), LANGUAGE, rng) for i, rng in enumerate(draws) for _ in range(sayings)]
+    return torch.stack([torch.stack(row) for row in rows]).short().unflatten(0, (count, sayings))
 
 
-def encode_clips(vae: comfy.sd.VAE, count: int, seed: int, cache: Path) -> ClipLatents:
-    """Draws and encodes clips; kept in `cache` as in `latents.encode`."""
+def encode_clips(vae: comfy.sd.VAE, count: int, seed: int, cache: Path, device: torch.device) -> ClipLatents:
+    """Draws and encodes clips; kept in `cache` as in `latents.encode`. What is taken of them lies on `device`."""
     clips = motion.sample_clips(count, torch.Generator().manual_seed(seed))
-    return ClipLatents(clips, encode(vae, clips.scenes, cache))
+    return ClipLatents(clips, encode(vae, clips.scenes, cache), device)

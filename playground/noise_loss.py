@@ -47,11 +47,12 @@ class Noising:
         self.draws, self.blind = draws, blind
 
     def __call__(self, latent: Tensor, tokens: Tensor, groups: Tensor, masks: Tensor, generator: torch.Generator) -> NoisyBatch:
-        t = torch.randint(1000, (len(latent), self.draws), generator=generator).amax(1)
-        noise = torch.randn(latent.shape, generator=generator)
-        blind = torch.arange(len(latent)) < round(self.blind * len(latent))
+        device = latent.device
+        t = torch.randint(1000, (len(latent), self.draws), generator=generator, device=device).amax(1)
+        noise = torch.randn(latent.shape, generator=generator, device=device)
+        blind = torch.arange(len(latent), device=device) < round(self.blind * len(latent))
         t[blind] = len(self.sigmas) - 1
-        sigma = self.sigmas[t]
+        sigma = self.sigmas.to(device)[t]
         at = sigma.view(-1, *[1] * (latent.ndim - 1))
         noise[blind] = noise[blind] * (1 + 1 / at[blind] ** 2).sqrt() - latent[blind] / at[blind]  # so that the sum below is noise alone
         level = torch.where(blind, 1.0, sigma / (1 + sigma))

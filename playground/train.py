@@ -35,8 +35,8 @@ VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, v
 STAGES = (*STEPS, "report")
 
 
-def run(stage: str, steps: int, runs: Path, out: Path, seed: int) -> None:
-    """Trains one stage and writes the file of weights that it completes."""
+def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.device) -> None:
+    """Trains one stage and writes the file of weights that it completes; video models on `device`, which others are too small for."""
     parts = {name: runs / name / "weights.safetensors" for name in ("vae", "diffusion")}
     watch = Line(stage)
     if stage == "vae":
@@ -56,7 +56,7 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int) -> None:
         if stage == "video_unet" and not video_dit.WEIGHTS.exists():
             raise RunError("The stage video_unet is taught by what the stage video_dit leaves, and that has not been to its end yet.")
         network, trainer = VIDEO[stage]
-        save_compact(trainer.train(models.load()[2], runs / stage, steps, seed, watch), out / stage / network.WEIGHTS.name)
+        save_compact(trainer.train(models.load()[2], runs / stage, steps, seed, watch, device), out / stage / network.WEIGHTS.name)
     else:
         report.write(runs, out)
     if stage in parts and all(part.exists() for part in parts.values()):
@@ -72,16 +72,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where the weights go, in a folder for each model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what trains the video models")
     options = parser.parse_args(arguments)
     if options.steps is not None and options.steps < 1:
         parser.error(f"--steps is {options.steps}, and should be 1 or more")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, and torch finds no GPU here: leave it out to train on the CPU")
     trial = options.steps is not None
     runs = options.runs or HERE / "runs" / (f"{options.steps}-steps" if trial else "")
     out = options.out or (runs if trial else HERE)
     torch.set_num_threads(options.threads)
     try:
         for stage in options.stages:
-            run(stage, options.steps or STEPS.get(stage, 0), runs, out, options.seed)
+            run(stage, options.steps or STEPS.get(stage, 0), runs, out, options.seed, torch.device(options.device))
     except RunError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

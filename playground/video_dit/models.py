@@ -55,7 +55,7 @@ class PlaygroundVideo(image_models.Playground):
 class PlacedVideo(comfy.model_base.WAN21):
     def concat_cond(self, **kwargs) -> Tensor:
         noise = kwargs["noise"]
-        return places(*noise.shape[2:]).to(noise).expand(len(noise), -1, -1, -1, -1)
+        return places(*noise.shape[2:], device=noise.device).to(noise).expand(len(noise), -1, -1, -1, -1)
 
 
 def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:

@@ -24,7 +24,7 @@ class Teacher(nn.Module):
         unet, words = ({k[len(p) :]: w for k, w in weights.items() if k.startswith(p)} for p in ("unet.", "words."))
         self.unet = image_models.build_model(unet).model.diffusion_model
         self.words = text.build_words(image_models.LANGUAGE, words)
-        self.sampling = ModelSamplingDiscrete()
+        self.sampling = ModelSamplingDiscrete()  # its tables are buffers, and go along to a GPU
 
     @torch.no_grad()
     def velocity(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:

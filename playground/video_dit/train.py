@@ -6,7 +6,6 @@ them, or shapes stay ragged. Tokens keep their places in the clip, whatever is l
 what it lies on.
 """
 
-import random
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +44,8 @@ class Stage(NamedTuple):
     look: float
 
 
+CLEAR = 0.6  # of noise: below, a frame of a clip shows by itself what there is in it
+LARGER = 2  # times as many clips a step on a GPU
 # Attention that is told where to look learns how things move, but leaves shapes ragged as long as it counts much.
 STAGES = (
     Stage(2 / 15, 1, 1, 1, 96, 1, 2.0), Stage(0.4, 5, 3, 2, 80, 8, 2.0), Stage(0.8, 5, 3, 1, 20, 2, 0.05), Stage(1.0, 13, 1, 1, 8, 2, 0.05),
@@ -68,14 +69,14 @@ class VideoTransformer(nn.Module):
         middle = (pool - 1) / 2
         apart = {"scale_t": float(stride), "scale_y": float(pool), "scale_x": float(pool), "shift_y": middle, "shift_x": middle}
         options = {**OPTIONS, "rope_options": apart}
-        placed = torch.cat([noisy, places(*noisy.shape[2:]).expand(len(noisy), -1, -1, -1, -1)], 1)
+        placed = torch.cat([noisy, places(*noisy.shape[2:], device=noisy.device).expand(len(noisy), -1, -1, -1, -1)], 1)
         return self.dit(placed, 1000 * sigma, context, transformer_options=options)
 
 
 @dataclass
 class Batch:
-    """Noisy latents (B, 4, F, 16, 16) at noise levels sigma (B), the velocity there, the words (B, tokens), what they speak of,
-    and masks (B, F, 4, 16, 16) of that; all made smaller as the stage says."""
+    """Noisy latents (B, 4, F, 16, 16) at noise levels sigma (B), rising, the velocity there, the words (B, tokens), what they speak of,
+    and masks (B, F, 4, 16, 16) of that, all made smaller as the stage says; the words of each frame as a picture (B, F, tokens)."""
 
     noisy: Tensor
     velocity: Tensor
@@ -83,6 +84,7 @@ class Batch:
     tokens: Tensor
     groups: Tensor
     masks: Tensor
+    of_frames: Tensor
     stage: Stage
 
 
@@ -95,23 +97,20 @@ class Batches:
     """The batch of each step, from encoded clips."""
 
     def __init__(self, data: ClipLatents, steps: int) -> None:
-        self.data, self.steps, self.teacher = data, steps, Teacher()
+        self.data, self.steps, self.larger = data, steps, LARGER if data.latent.is_cuda else 1
 
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
         stage = stage_of(step, self.steps)
-        part = self.data.excerpts(stage.clips, stage.frames, models.LANGUAGE, random.Random(generator.initial_seed()), stage.stride)
-        noise = torch.randn(part.latent.shape, generator=generator)
+        clips = self.larger * stage.clips
+        part = self.data.excerpts(clips, stage.frames, generator, stage.stride)
+        device = part.latent.device
+        noise = torch.randn(part.latent.shape, generator=generator, device=device)
         latent, noise, masks = (_smaller(values, stage.pool) for values in (part.latent, noise, part.masks))
         latent, noise = latent.movedim(2, 1), noise.movedim(2, 1)
-        even = (torch.arange(stage.clips) + torch.rand(stage.clips, generator=generator)) / stage.clips
+        even = (torch.arange(clips, device=device) + torch.rand(clips, generator=generator, device=device)) / clips
         sigma = models.SHIFT * even / (1 + (models.SHIFT - 1) * even)
         at = sigma.view(-1, 1, 1, 1, 1)
-        batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, masks, stage)
-        if stage.frames == 1:
-            known = sigma < HIGHEST
-            with torch.autocast("cpu", torch.bfloat16):
-                batch.velocity[known, :, 0] = self.teacher.velocity(batch.noisy[known, :, 0], sigma[known], part.tokens[known])
-        return batch
+        return Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, masks, part.of_frames, stage)
 
 
 def _smaller(values: Tensor, pool: int) -> Tensor:
@@ -119,23 +118,35 @@ def _smaller(values: Tensor, pool: int) -> Tensor:
     return F.avg_pool2d(values.flatten(0, 1), pool).unflatten(0, values.shape[:2])
 
 
-def velocity_loss(network: VideoTransformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def taught(teacher: Teacher, batch: Batch) -> Tensor:
+    """The velocities with those that the image playground expects of each frame in place of the true ones, in the rows of little noise: in
+    single frames as far as it knows noise, in clips as long as a frame shows by itself what there is in it."""
+    highest = HIGHEST if batch.stage.frames == 1 else CLEAR
+    rows = int(len(batch.sigma) * highest / (models.SHIFT - (models.SHIFT - 1) * highest))  # so many are surely below it
+    frames, tokens = batch.noisy[:rows].transpose(1, 2), batch.of_frames[:rows]
+    sigma = batch.sigma[:rows].repeat_interleave(batch.stage.frames)
+    expected = teacher.velocity(frames.flatten(0, 1), sigma, tokens.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+    return torch.cat([expected, batch.velocity[rows:]])
+
+
+def velocity_loss(network: VideoTransformer, teacher: Teacher, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The error of the velocity, weighted by place, and the loss of where the attention looks."""
+    velocity = taught(teacher, batch) if batch.stage.pool == 1 else batch.velocity
     predicted = network(batch.noisy, batch.sigma, batch.tokens, batch.stage.stride, batch.stage.pool).float()
     importance = 1 + (OBJECT_WEIGHT - 1) * (1 - batch.masks[:, None, :, 0])
-    error = (importance * (predicted - batch.velocity).square()).mean() / importance.mean()
+    error = (importance * (predicted - velocity).square()).mean() / importance.mean()
     said = batch.tokens[:, 1] != text.END
     attention = network.looks.loss(batch.groups, batch.masks, said.float())
     return error + batch.stage.look * attention, {"velocity": error, "attention": attention}
 
 
-def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch, device: torch.device) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights of the transformer."""
     torch.manual_seed(seed)
-    data = encode_clips(vae, min(CLIPS, 96 * steps), seed + 2, folder.parent / "clips.pt")
+    data = encode_clips(vae, min(CLIPS, 96 * steps), seed + 2, folder.parent / "clips.pt", device)
     network = VideoTransformer()
     initialise(network.dit, zero=("cross_attn.o.weight", "time_projection.1.weight", "head.head.weight"))
-    run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.4, seed=seed, bfloat16=True), folder)
+    run = Run(network.to(device), Settings(steps, learning_rate=1e-3, decay=0.4, seed=seed, bfloat16=True), folder)
     with differentiable(network.dit):
-        average = run.go(Batches(data, steps), partial(velocity_loss, network), watch)
+        average = run.go(Batches(data, steps), partial(velocity_loss, network, Teacher().to(device)), watch)
     return {name.removeprefix("dit."): weight for name, weight in average.items() if name.startswith("dit.")}

@@ -48,7 +48,7 @@ def is_own(name: str) -> bool:
 
 def told(frames: int, like: Tensor) -> Tensor:
     """Where in their clips frames in a batch are, as `like` (B * F, ..., H, W): loudly, since weights for it begin at 0."""
-    return LOUD * places(frames, *like.shape[-2:]).movedim(1, 0).repeat(len(like) // frames, 1, 1, 1).to(like)
+    return LOUD * places(frames, *like.shape[-2:], device=like.device).movedim(1, 0).repeat(len(like) // frames, 1, 1, 1).to(like)
 
 
 class VideoUNet(comfy.model_base.BaseModel):

@@ -5,7 +5,6 @@ https://arxiv.org/abs/2307.04725). How things move is decided where there is mos
 video transformer teaches. It begins with every third frame of clips, in which all of a motion is seen, and ends with whole clips.
 """
 
-import random
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ import torch.nn.functional as F
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor, nn
 
-from ...host.gradients.copying import copied_on_change
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
@@ -27,7 +25,7 @@ from ..image import models as image_models
 from ..noise_loss import OF_CLIPS, Noising, NoisyBatch, noise_loss
 from ..places import CHANNELS
 from ..training_attention import OPTIONS
-from ..video_words.models import LANGUAGE, load_words
+from ..video_words.models import load_words
 from ..weights import load_compact
 from ..world.motion import FRAMES
 from . import models
@@ -45,6 +43,7 @@ class Stage(NamedTuple):
     look: float
 
 
+LARGER = 2  # times as many clips a step on a GPU
 STAGES = (Stage(0.6, 5, 3, 13, 2.0), Stage(1.0, FRAMES, 1, 5, 0.05))
 
 
@@ -65,7 +64,7 @@ class VideoDiffusion(nn.Module):
     def _at_their_times(self, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         """The host numbers frames from 0 on, whatever has been left out between them."""
         (numbers,) = inputs
-        frames = torch.arange(self.frames) * self.stride
+        frames = torch.arange(self.frames, device=numbers.device) * self.stride
         return timestep_embedding(frames.repeat(len(numbers) // self.frames), numbers.shape[-1]).to(numbers)
 
     def begin(self) -> None:
@@ -100,31 +99,29 @@ class Batches:
     """The batch of each step, from encoded clips."""
 
     def __init__(self, data: ClipLatents, steps: int) -> None:
-        self.data, self.steps = data, steps
-        self.noising, self.teacher = Noising(draws=2, blind=0.3), ClipTeacher.load()
+        self.data, self.steps, self.larger = data, steps, LARGER if data.latent.is_cuda else 1
+        self.noising = Noising(draws=2, blind=0.3)
 
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
         stage = next(stage for stage in STAGES if step < stage.until * self.steps)
-        part = self.data.excerpts(stage.clips, stage.frames, LANGUAGE, random.Random(generator.initial_seed()), stage.stride)
-        batch = self.noising(part.latent, part.tokens, part.groups, part.masks, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            self.teacher.teach(batch, stage.stride)
-        return Batch(batch, stage)
+        part = self.data.excerpts(self.larger * stage.clips, stage.frames, generator, stage.stride)
+        return Batch(self.noising(part.latent, part.tokens, part.groups, part.masks, generator), stage)
 
 
-def loss(network: VideoDiffusion, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    clips, stage = batch.clips, batch.stage
+def loss(network: VideoDiffusion, teacher: ClipTeacher, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    stage = batch.stage
+    clips = teacher.taught(batch.clips, stage.stride)
     predicted = network(clips.noisy, clips.t, clips.tokens, stage.stride).float()
     return noise_loss(predicted, clips, network.looks, OF_CLIPS._replace(attention=stage.look))
 
 
-def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch, device: torch.device) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights of what is new."""
     torch.manual_seed(seed)
-    data = encode_clips(vae, min(CLIPS, 13 * steps), seed + 2, folder.parent / "clips.pt")
+    data = encode_clips(vae, min(CLIPS, 13 * steps), seed + 2, folder.parent / "clips.pt", device)
     network = VideoDiffusion()
     network.begin()
-    run = Run(network, Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
-    average = run.go(Batches(data, steps), partial(loss, network), watch, copied_on_change)
+    run = Run(network.to(device), Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
+    average = run.go(Batches(data, steps), partial(loss, network, ClipTeacher.load(device)), watch)
     own = {name.removeprefix("unet."): weight for name, weight in average.items() if name.startswith("unet.")}
     return {name: weight for name, weight in own.items() if models.is_own(name)}

@@ -16,8 +16,8 @@ from freesteer.playground.places import places
 from freesteer.playground.text import tokens_and_groups
 from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
-from freesteer.playground.video_dit.teacher import Teacher
-from freesteer.playground.video_dit.train import STAGES, VideoTransformer, stage_of
+from freesteer.playground.video_dit.teacher import HIGHEST, Teacher
+from freesteer.playground.video_dit.train import CLEAR, STAGES, Batch, VideoTransformer, stage_of, taught
 from freesteer.playground.video_unet import models as video_unet
 from freesteer.playground.video_unet.teacher import LEAST, ClipTeacher
 from freesteer.playground.video_unet.train import VideoDiffusion
@@ -151,6 +151,37 @@ def test_the_teacher_of_single_frames_expects_what_was_drawn():
         assert float((expected - latent).square().mean() / latent.square().mean()) < most
 
 
+@pytest.mark.parametrize(("frames", "highest"), [(1, HIGHEST), (5, CLEAR)])
+def test_frames_are_taught_one_by_one_where_there_is_little_noise(frames: int, highest: float):
+    """By a teacher that knows them, which changes nothing; one that does not is heard as far as that."""
+    rows, draw = 20, torch.Generator().manual_seed(0)
+    latent, noise = torch.randn(2, rows, 4, frames, 8, 8, generator=draw)
+    even = (torch.arange(rows) + 0.5) / rows
+    sigma = video_dit.SHIFT * even / (1 + (video_dit.SHIFT - 1) * even)
+    at = sigma.view(-1, 1, 1, 1, 1)
+    said = torch.arange(rows * frames).view(rows, frames, 1)
+    stage = STAGES[0]._replace(frames=frames)
+    batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, said[:, 0], said[:, 0], latent, said, stage)
+    in_rows = latent.transpose(1, 2).flatten(0, 1)
+
+    class Knows(Teacher):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+        def velocity(self, noisy: torch.Tensor, sigma: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            assert (sigma < highest).all()
+            return (noisy - in_rows[tokens[:, 0]]) / sigma.view(-1, 1, 1, 1)
+
+    class Wrong(Knows):
+        def velocity(self, noisy: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(noisy)
+
+    torch.testing.assert_close(taught(Knows(), batch), batch.velocity, atol=1e-4, rtol=1e-4)
+    changed = (taught(Wrong(), batch) - batch.velocity).flatten(1).abs().amax(1) > 0
+    assert 0 < int(changed.sum()) < rows and not changed[sigma >= highest].any()
+    assert int((sigma < highest).sum()) - int(changed.sum()) <= 1  # nearly all of these
+
+
 def test_stages_go_from_single_frames_to_whole_clips():
     frames = [stage_of(step, 1000).frames for step in range(1000)]
     assert set(frames[:134]) == {1} and set(frames[134:800]) == {1, 5} and set(frames[800:]) == {1, 13}
@@ -203,8 +234,8 @@ def test_a_teacher_that_knows_the_clip_teaches_what_is_true():
 
     class Knows(torch.nn.Module):
         def forward(self, flow: torch.Tensor, level: torch.Tensor, tokens: torch.Tensor, stride: int) -> torch.Tensor:
-            assert stride == 6 and len(tokens) == len(flow)
-            return (flow - latent[rows].movedim(2, 1)) / level.view(-1, 1, 1, 1, 1)
+            assert stride == 6 and len(tokens) == len(flow) == len(latent)
+            return (flow - latent.movedim(2, 1)) / level.view(-1, 1, 1, 1, 1)
 
     class Wrong(Knows):
         def forward(self, flow: torch.Tensor, *_: object) -> torch.Tensor:
@@ -213,8 +244,8 @@ def test_a_teacher_that_knows_the_clip_teaches_what_is_true():
     batch = Noising(draws=2, blind=0.2)(latent, words, words, latent, draw)
     rows, true = batch.level >= LEAST, batch.noise.clone()
     assert (batch.level[:8] == 1).all() and 8 < int(rows.sum()) < 40
-    ClipTeacher(Knows()).teach(batch, 6)
-    torch.testing.assert_close(batch.noise, true, atol=1e-4, rtol=1e-4)
-    ClipTeacher(Wrong()).teach(batch, 6)
-    changed = (batch.noise - true).flatten(1).abs().amax(1) > 0.01
-    assert torch.equal(changed, rows)
+    known = ClipTeacher(Knows()).taught(batch, 6)
+    torch.testing.assert_close(known.noise, true, atol=1e-4, rtol=1e-4)
+    misled = ClipTeacher(Wrong()).taught(batch, 6)
+    changed = (misled.noise - true).flatten(1).abs().amax(1) > 0.01
+    assert torch.equal(changed, rows) and torch.equal(batch.noise, true)

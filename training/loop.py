@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import curves
 from .files import STATE, save_whole
+from .optimisers import MuonAndAdamW, adamw
 from .recording import Recorded, Work
 from .settings import Progress, Settings, seed_of
 from .signals import noted_signals
@@ -32,7 +33,7 @@ class RunError(Exception):
 
 
 class Run:
-    """The training of one module: its optimiser (AdamW), averaged weights and history. With a `folder`, it is saved there and
+    """The training of one module: its optimiser, averaged weights and history. With a `folder`, it is saved there and
     goes on from there; only what of the module requires a gradient is trained."""
 
     def __init__(self, module: nn.Module, settings: Settings, folder: Path | None = None):
@@ -40,10 +41,8 @@ class Run:
         self.device = next(module.parameters()).device
         self.file = folder / STATE if folder is not None else None
         self.trained = [p for p in module.parameters() if p.requires_grad]
-        fused = self.device.type == "cuda"
-        self.optimiser = torch.optim.AdamW(
-            self.trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=fused
-        )
+        kind = MuonAndAdamW if settings.muon else adamw
+        self.optimiser = kind(self.trained, settings, fused=self.device.type == "cuda")
         self.average = {name: (w.float() if w.is_floating_point() else w).clone() for name, w in module.state_dict().items()}
         self.step = 0  # steps done
         self.history: dict[str, list[float]] = {}  # the loss and other figures, one value a step

@@ -15,6 +15,7 @@ class Settings:
     ema: float = 0.999  # decay of the averaged weights, reached after some time
     clip: float = 1.0  # longest gradient (L2) that a step follows
     weight_decay: float = 0.01
+    muon: bool = False  # steps of matrices are made orthogonal, which takes fewer of them
     bfloat16: bool = False  # forward pass in mixed precision
     save_every: int = 250  # steps
 

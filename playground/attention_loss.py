@@ -18,7 +18,7 @@ LEAST = 1e-3  # of the attention that a place pays to its words: no lower one is
 
 class Looks:
     """Collects the queries and keys of a network's cross-attentions as it runs; `names` are pairs of modules that make them. In temporal
-    layers each place has a row of its own, of all its frames, and sees the words of its clip."""
+    layers a clip has all frames of one place before those of the next."""
 
     def __init__(self, network: nn.Module, names: list[tuple[str, str]], temporal: bool = False) -> None:
         self.names, self.temporal = names, temporal
@@ -48,7 +48,7 @@ class Looks:
         for pair in self.names:
             q, k = (self.collected.pop(name) for name in pair)
             if self.temporal:
-                q, k = rearrange(q, "(b s) f c -> b (f s) c", b=len(groups)), k[:: len(k) // len(groups)]
+                q = rearrange(q, "b (s f) c -> b (f s) c", f=masks.shape[1])
             q, k = (rearrange(x, "b n (h d) -> b h n d", d=HEAD).float() for x in (q, k))
             heads = q.shape[1]
             side = int((q.shape[2] / masks.shape[1]) ** 0.5)

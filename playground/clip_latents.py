@@ -41,10 +41,11 @@ class ClipLatents:
         ways = (clips, motion.reversed_names(clips))
         self.of_clips = torch.stack([said(partial(motion_captions.caption, way), self.count, SAYINGS) for way in ways], 1).to(device)
         self.of_frames = said(partial(captions.caption, clips.scenes), len(clips.scenes), OF_A_FRAME).to(device)
+        self.of_stills = said(partial(motion_captions.caption, motion.standing_still(clips)), self.count, SAYINGS).to(device)
 
-    def excerpts(self, count: int, frames: int, generator: torch.Generator, stride: int = 1) -> Excerpts:
+    def excerpts(self, count: int, frames: int, generator: torch.Generator, stride: int = 1, still: bool = False) -> Excerpts:
         """So many different clips, or of each so many frames, every `stride`th, half of them backwards; a single frame is said as a
-        picture. The generator is one of the device."""
+        picture. In `still` ones the first frame stands, and they are said so. The generator is one of the device."""
         device = self.latent.device
 
         def drawn(options: int) -> Tensor:
@@ -54,9 +55,11 @@ class ClipLatents:
         start, backwards = drawn(self.frames - (frames - 1) * stride), drawn(2)
         steps = stride * torch.arange(frames, device=device)
         times = start[:, None] + torch.where(backwards[:, None] == 1, steps.flip(0), steps)
+        times = torch.zeros_like(times) if still else times
+        of_frames = self.of_frames[clip[:, None] * self.frames + times, drawn(OF_A_FRAME)[:, None]].long()
+        of_clips = self.of_stills[clip, drawn(SAYINGS)] if still else self.of_clips[clip, backwards, drawn(SAYINGS)]
+        words = of_clips.long() if frames > 1 else of_frames[:, 0]
         clip = clip[:, None]
-        of_frames = self.of_frames[clip * self.frames + times, drawn(OF_A_FRAME)[:, None]].long()
-        words = self.of_clips[clip[:, 0], backwards, drawn(SAYINGS)].long() if frames > 1 else of_frames[:, 0]
         latent, masks = (values[clip, times].float() for values in (self.latent, self.masks))
         return Excerpts(latent, masks, words[:, 0], words[:, 1], of_frames[:, :, 0])
 

@@ -29,14 +29,15 @@ from .weights import save_compact
 
 HERE = Path(__file__).parent
 STEPS = {
-    "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 18000, "video_unet": 4000,
+    "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 12500, "video_unet": 4000,
 }  # fmt: skip
 VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")
 
 
-def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.device) -> None:
-    """Trains one stage and writes the file of weights that it completes; video models on `device`, which others are too small for."""
+def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.device, compiled: bool) -> None:
+    """Trains one stage and writes the file of weights that it completes; video models on `device`, and compiled if asked for: others are
+    too small for that."""
     parts = {name: runs / name / "weights.safetensors" for name in ("vae", "diffusion")}
     watch = Line(stage)
     if stage == "vae":
@@ -56,7 +57,8 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.
         if stage == "video_unet" and not video_dit.WEIGHTS.exists():
             raise RunError("The stage video_unet is taught by what the stage video_dit leaves, and that has not been to its end yet.")
         network, trainer = VIDEO[stage]
-        save_compact(trainer.train(models.load()[2], runs / stage, steps, seed, watch, device), out / stage / network.WEIGHTS.name)
+        weights = trainer.train(models.load()[2], runs / stage, steps, seed, watch, device, compiled)
+        save_compact(weights, out / stage / network.WEIGHTS.name)
     else:
         report.write(runs, out)
     if stage in parts and all(part.exists() for part in parts.values()):
@@ -73,6 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what trains the video models")
+    parser.add_argument("--compile", action="store_true", help="video models on a CPU: half as fast again, where there is a C++ compiler")
     options = parser.parse_args(arguments)
     if options.steps is not None and options.steps < 1:
         parser.error(f"--steps is {options.steps}, and should be 1 or more")
@@ -84,7 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     try:
         for stage in options.stages:
-            run(stage, options.steps or STEPS.get(stage, 0), runs, out, options.seed, torch.device(options.device))
+            steps = options.steps or STEPS.get(stage, 0)
+            run(stage, steps, runs, out, options.seed, torch.device(options.device), options.compile)
     except RunError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

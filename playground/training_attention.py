@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..host.gradients.attention import OVERRIDE
 
-SHORT = 512  # tokens: the table of all attention is small enough
+SHORT = 512  # tokens: the table of who attends to whom is small enough
 
 
 def _attention(_function: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **named: Any) -> Tensor:
-    if q.shape[1] > SHORT or q.device.type != "cpu":
+    if q.shape[1] * k.shape[1] > SHORT**2 or q.device.type != "cpu":
         return attention_pytorch(q, k, v, heads, *rest, **named)
     q, k, v = (rearrange(x, "b n (h c) -> b h n c", h=heads) for x in (q, k, v))
     weights = torch.softmax((q @ k.mT) * q.shape[-1] ** -0.5, -1).to(v.dtype)

@@ -27,12 +27,9 @@ class Teacher(nn.Module):
         self.sampling = ModelSamplingDiscrete()  # its tables are buffers, and go along to a GPU
 
     @torch.no_grad()
-    def velocity(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
-        """Of frames (B, 4, h, w) at noise levels sigma (B) up to HIGHEST, (1 - sigma) clean + sigma noise: noise less what is clean."""
+    def clean(self, noisy: Tensor, ratio: Tensor, tokens: Tensor) -> Tensor:
+        """What is clean in frames (B, 4, h, w), clean + ratio * noise, as it expects it; ratio (B) up to HIGHEST / (1 - HIGHEST)."""
         own = tokens[:, : image_models.LANGUAGE.max_tokens]
-        ratio = (sigma / (1 - sigma))[:, None, None, None]
-        scaled = noisy / (1 - sigma)[:, None, None, None]  # clean + ratio * noise
-        noise = self.unet(
-            scaled / (1 + ratio**2).sqrt(), self.sampling.timestep(ratio.flatten()).float(), context=self.words(own)[0]
-        ).float()
-        return noise - (scaled - ratio * noise)
+        at = ratio[:, None, None, None]
+        noise = self.unet(noisy / (1 + at**2).sqrt(), self.sampling.timestep(ratio).float(), context=self.words(own)[0]).float()
+        return noisy - at * noise

@@ -2,8 +2,8 @@
 
 First on single frames, which the image playground teaches; then on every third frame of clips, in which all of a motion is seen, at half
 their size; then at their size; then on whole clips: what can be learnt from few tokens is learnt from few. Single frames go on beside
-them, or shapes stay ragged. Tokens keep their places in the clip, whatever is left out between them, and noise is made smaller along with
-what it lies on.
+them, and clips that stand still, which the image playground teaches as well, or shapes stay ragged. Tokens keep their places in the clip,
+whatever is left out between them, and noise is made smaller along with what it lies on.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...host.gradients.passes import differentiable
+from ...training.compiled import compile_each
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
@@ -33,7 +34,8 @@ from .teacher import HIGHEST, Teacher
 
 class Stage(NamedTuple):
     """until: this share of the steps; frames of a clip, every `stride`th of them; so many latent pixels on a side are made one; clips of a
-    step; every `singles` steps is one of single frames; `look` is how much it counts where the attention looks."""
+    step; every `singles` steps is one of single frames, or of clips that are `still`; `look` is how much it counts where the attention
+    looks."""
 
     until: float
     frames: int
@@ -42,13 +44,14 @@ class Stage(NamedTuple):
     clips: int
     singles: int
     look: float
+    still: bool = False
 
 
 CLEAR = 0.6  # of noise: below, a frame of a clip shows by itself what there is in it
-LARGER = 2  # times as many clips a step on a GPU
+LARGER = 4  # times as many clips a step on a GPU
 # Attention that is told where to look learns how things move, but leaves shapes ragged as long as it counts much.
 STAGES = (
-    Stage(2 / 15, 1, 1, 1, 96, 1, 2.0), Stage(0.4, 5, 3, 2, 80, 8, 2.0), Stage(0.8, 5, 3, 1, 20, 2, 0.05), Stage(1.0, 13, 1, 1, 8, 2, 0.05),
+    Stage(2 / 15, 1, 1, 1, 48, 1, 2.0), Stage(0.4, 5, 3, 2, 40, 8, 2.0), Stage(0.8, 5, 3, 1, 12, 2, 0.05), Stage(1.0, 13, 1, 1, 5, 2, 0.05),
 )  # fmt: skip
 
 
@@ -90,7 +93,10 @@ class Batch:
 
 def stage_of(step: int, steps: int) -> Stage:
     stage = next(stage for stage in STAGES if step < stage.until * steps)
-    return stage if step % stage.singles else STAGES[0]._replace(look=stage.look)
+    if step % stage.singles:
+        return stage
+    frames_stand = stage.pool == 1 and step // stage.singles % 2
+    return stage._replace(still=True) if frames_stand and stage.frames > 1 else STAGES[0]._replace(look=stage.look)
 
 
 class Batches:
@@ -102,7 +108,7 @@ class Batches:
     def __call__(self, step: int, generator: torch.Generator) -> Batch:
         stage = stage_of(step, self.steps)
         clips = self.larger * stage.clips
-        part = self.data.excerpts(clips, stage.frames, generator, stage.stride)
+        part = self.data.excerpts(clips, stage.frames, generator, stage.stride, stage.still)
         device = part.latent.device
         noise = torch.randn(part.latent.shape, generator=generator, device=device)
         latent, noise, masks = (_smaller(values, stage.pool) for values in (part.latent, noise, part.masks))
@@ -119,14 +125,23 @@ def _smaller(values: Tensor, pool: int) -> Tensor:
 
 
 def taught(teacher: Teacher, batch: Batch) -> Tensor:
-    """The velocities with those that the image playground expects of each frame in place of the true ones, in the rows of little noise: in
-    single frames as far as it knows noise, in clips as long as a frame shows by itself what there is in it."""
-    highest = HIGHEST if batch.stage.frames == 1 else CLEAR
+    """The velocities with those that the image playground expects in place of the true ones, in the rows of little noise. Single frames,
+    and the mean of a clip that stands still, which has the less noise the more frames there are, as far as it knows noise; frames of other
+    clips as long as each shows by itself what there is in it."""
+    frames = batch.noisy.shape[2]
+    alike = frames if batch.stage.still else 1
+    known = batch.stage.still or frames == 1
+    most = HIGHEST / (1 - HIGHEST) * alike**0.5 if known else CLEAR / (1 - CLEAR)  # noise by signal
+    highest = most / (1 + most)
     rows = int(len(batch.sigma) * highest / (models.SHIFT - (models.SHIFT - 1) * highest))  # so many are surely below it
-    frames, tokens = batch.noisy[:rows].transpose(1, 2), batch.of_frames[:rows]
-    sigma = batch.sigma[:rows].repeat_interleave(batch.stage.frames)
-    expected = teacher.velocity(frames.flatten(0, 1), sigma, tokens.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
-    return torch.cat([expected, batch.velocity[rows:]])
+    sigma = batch.sigma[:rows, None]
+    at = sigma[..., None, None, None]
+    noisy = batch.noisy[:rows].transpose(1, 2)
+    seen = (noisy.mean(1, keepdim=True) if alike > 1 else noisy) / (1 - at)
+    ratio = (sigma / (1 - sigma) / alike**0.5).expand(seen.shape[:2])
+    clean = teacher.clean(seen.flatten(0, 1), ratio.flatten(), batch.of_frames[:rows, : seen.shape[1]].flatten(0, 1))
+    expected = (noisy - clean.unflatten(0, seen.shape[:2])) / at
+    return torch.cat([expected.transpose(1, 2), batch.velocity[rows:]])
 
 
 def velocity_loss(network: VideoTransformer, teacher: Teacher, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,13 +155,15 @@ def velocity_loss(network: VideoTransformer, teacher: Teacher, batch: Batch) -> 
     return error + batch.stage.look * attention, {"velocity": error, "attention": attention}
 
 
-def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch, device: torch.device) -> dict[str, Tensor]:
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch, device: torch.device, compiled: bool) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights of the transformer."""
     torch.manual_seed(seed)
     data = encode_clips(vae, min(CLIPS, 96 * steps), seed + 2, folder.parent / "clips.pt", device)
     network = VideoTransformer()
     initialise(network.dit, zero=("cross_attn.o.weight", "time_projection.1.weight", "head.head.weight"))
-    run = Run(network.to(device), Settings(steps, learning_rate=1e-3, decay=0.4, seed=seed, bfloat16=True), folder)
+    run = Run(network.to(device), Settings(steps, learning_rate=3e-3, decay=0.4, seed=seed, muon=True, bfloat16=True), folder)
+    if compiled:
+        compile_each(network.dit.blocks)
     with differentiable(network.dit):
         average = run.go(Batches(data, steps), partial(velocity_loss, network, Teacher().to(device)), watch)
     return {name.removeprefix("dit."): weight for name, weight in average.items() if name.startswith("dit.")}

@@ -8,14 +8,17 @@ video transformer teaches. It begins with every third frame of clips, in which a
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.sd
 import torch
 import torch.nn.functional as F
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import VideoResBlock
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor, nn
 
+from ...training.compiled import compile_each
 from ...training.initialise import initialise
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
@@ -43,8 +46,8 @@ class Stage(NamedTuple):
     look: float
 
 
-LARGER = 2  # times as many clips a step on a GPU
-STAGES = (Stage(0.6, 5, 3, 13, 2.0), Stage(1.0, FRAMES, 1, 5, 0.05))
+LARGER = 4  # times as many clips a step on a GPU
+STAGES = (Stage(0.6, 5, 3, 8, 2.0), Stage(1.0, FRAMES, 1, 3, 0.05))
 
 
 class VideoDiffusion(nn.Module):
@@ -60,12 +63,25 @@ class VideoDiffusion(nn.Module):
         for name, module in self.unet.named_modules():
             if name.endswith("time_pos_embed"):
                 module.register_forward_pre_hook(self._at_their_times)
+            if name.endswith("attn2") and models.is_temporal(name):
+                module.register_forward_pre_hook(self._all_places_at_once, with_kwargs=True)
+                module.register_forward_hook(self._place_by_place)
 
     def _at_their_times(self, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         """The host numbers frames from 0 on, whatever has been left out between them."""
         (numbers,) = inputs
         frames = torch.arange(self.frames, device=numbers.device) * self.stride
         return timestep_embedding(frames.repeat(len(numbers) // self.frames), numbers.shape[-1]).to(numbers)
+
+    def _all_places_at_once(self, module: nn.Module, inputs: tuple[Tensor], options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The host gives each place of a clip the prompt anew. What a place reads there has nothing to do with other places, so one prompt
+        will do."""
+        (x,), context = inputs, options["context"]
+        x = x.unflatten(0, (self.clips, -1)).flatten(1, 2)
+        return (x,), {**options, "context": context[:: len(context) // self.clips]}
+
+    def _place_by_place(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        return output.unflatten(1, (-1, self.frames)).flatten(0, 1)
 
     def begin(self) -> None:
         """Starts from the image playground."""
@@ -80,7 +96,7 @@ class VideoDiffusion(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor, stride: int = 1) -> Tensor:
         """The noise (B, F, 4, H, W) in noisy latents of that form at times t (B), of every `stride`th frame of clips."""
-        self.frames, self.stride = noisy.shape[1], stride
+        self.clips, self.frames, self.stride = *noisy.shape[:2], stride
         with torch.no_grad():
             context = self.words(tokens)[0].repeat_interleave(self.frames, 0)
         options = {"transformer_options": dict(OPTIONS), "num_video_frames": self.frames}
@@ -115,13 +131,15 @@ def loss(network: VideoDiffusion, teacher: ClipTeacher, batch: Batch) -> tuple[T
     return noise_loss(predicted, clips, network.looks, OF_CLIPS._replace(attention=stage.look))
 
 
-def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch, device: torch.device) -> dict[str, Tensor]:
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch, device: torch.device, compiled: bool) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights of what is new."""
     torch.manual_seed(seed)
     data = encode_clips(vae, min(CLIPS, 13 * steps), seed + 2, folder.parent / "clips.pt", device)
     network = VideoDiffusion()
     network.begin()
-    run = Run(network.to(device), Settings(steps, learning_rate=1e-3, decay=0.8, seed=seed, bfloat16=True), folder)
+    run = Run(network.to(device), Settings(steps, learning_rate=2e-3, decay=0.6, seed=seed, muon=True, bfloat16=True), folder)
+    if compiled:
+        compile_each(m for m in network.unet.modules() if isinstance(m, (VideoResBlock, BasicTransformerBlock)))
     average = run.go(Batches(data, steps), partial(loss, network, ClipTeacher.load(device)), watch)
     own = {name.removeprefix("unet."): weight for name, weight in average.items() if name.startswith("unet.")}
     return {name: weight for name, weight in own.items() if models.is_own(name)}

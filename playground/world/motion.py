@@ -147,6 +147,11 @@ def reversed_names(clips: Clips) -> Clips:
     return replace(clips, motion=motion[clips.motion], drift=drift[clips.drift])
 
 
+def standing_still(clips: Clips) -> Clips:
+    """The same clips as they are when each stands at its first frame; the scenes stay as they are."""
+    return replace(clips, motion=torch.full_like(clips.motion, MOTIONS.index("still")), drift=torch.zeros_like(clips.drift))
+
+
 def render_clips(clips: Clips) -> tuple[Tensor, Tensor]:
     """Frames (B, F, 3, 128, 128) in 0..1, and masks (B, F, 2, 128, 128) in 0..1 of the objects, as `world.render` draws them."""
     pictures, masks = render(clips.scenes)

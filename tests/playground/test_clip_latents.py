@@ -4,6 +4,8 @@ import pytest
 import torch
 from freesteer.playground.clip_latents import OF_A_FRAME, SAYINGS, ClipLatents
 from freesteer.playground.latents import Latents
+from freesteer.playground.text import END
+from freesteer.playground.video_words.models import LANGUAGE
 from freesteer.playground.world import motion
 
 CLIPS = 20
@@ -39,6 +41,18 @@ def test_a_single_frame_is_said_as_a_picture_and_so_is_each_frame_of_a_clip(data
             sayings = data.of_frames[number, :, 0].long()
             assert len(sayings) == OF_A_FRAME and any(torch.equal(said, s) for s in sayings)
         assert torch.equal(part.tokens, part.of_frames[:, 0]) == (frames == 1)
+
+
+def test_a_still_excerpt_is_one_frame_again_and_again_and_said_so(data: ClipLatents):
+    part = data.excerpts(CLIPS, 5, torch.Generator().manual_seed(1), 3, still=True)
+    numbers = part.latent[:, :, 0, 0, 0].long()
+    assert (numbers % motion.FRAMES == 0).all() and len(numbers[:, 0].unique()) == CLIPS  # the first of each clip
+    assert (part.of_frames == part.of_frames[:, :1]).all()
+    moving = {LANGUAGE.ids[word] for word in ("moves", "goes", "grows", "spins", "shrinks", "drifts", "drifting")}
+    assert not torch.isin(part.tokens, torch.tensor(sorted(moving))).any()
+    stands = torch.isin(part.tokens, torch.tensor([LANGUAGE.ids[word] for word in ("still", "stays")])).any(1)
+    nothing_is_said = part.tokens[:, 1] == END
+    assert (stands | nothing_is_said).all() and stands.sum() > CLIPS / 2
 
 
 def test_excerpts_follow_the_generator(data: ClipLatents):

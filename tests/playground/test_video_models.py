@@ -144,23 +144,30 @@ def test_the_teacher_of_single_frames_expects_what_was_drawn():
     latent = image.build_vae(of_image("vae.")).encode(pictures.movedim(1, -1))
     said = torch.stack([tokens_and_groups(caption(scenes, i, random.Random(1)), LANGUAGE, random.Random(1))[0] for i in range(8)])
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
-    for sigma, most in ((0.1, 0.02), (0.5, 0.1), (0.8, 0.5)):
-        level = torch.full((8,), sigma)
-        found = Teacher().velocity((1 - sigma) * latent + sigma * noise, level, said)
-        expected = (1 - sigma) * latent + sigma * noise - sigma * found  # the clean latent that this velocity leads to
+    for ratio, most in ((0.1, 0.02), (1.0, 0.1), (4.0, 0.5)):
+        expected = Teacher().clean(latent + ratio * noise, torch.full((8,), ratio), said).detach()
         assert float((expected - latent).square().mean() / latent.square().mean()) < most
 
 
-@pytest.mark.parametrize(("frames", "highest"), [(1, HIGHEST), (5, CLEAR)])
-def test_frames_are_taught_one_by_one_where_there_is_little_noise(frames: int, highest: float):
+RATIO = HIGHEST / (1 - HIGHEST)
+
+
+@pytest.mark.parametrize(
+    ("frames", "still", "most"),
+    [(1, False, RATIO), (5, False, CLEAR / (1 - CLEAR)), (5, True, RATIO * 5**0.5)],
+    ids=["single frames", "clips", "still clips"],
+)
+def test_frames_are_taught_as_far_as_the_teacher_knows_noise(frames: int, still: bool, most: float):
     """By a teacher that knows them, which changes nothing; one that does not is heard as far as that."""
-    rows, draw = 20, torch.Generator().manual_seed(0)
+    rows, draw = 40, torch.Generator().manual_seed(0)
     latent, noise = torch.randn(2, rows, 4, frames, 8, 8, generator=draw)
+    if still:
+        latent = latent[:, :, :1].expand(-1, -1, frames, -1, -1)
     even = (torch.arange(rows) + 0.5) / rows
     sigma = video_dit.SHIFT * even / (1 + (video_dit.SHIFT - 1) * even)
     at = sigma.view(-1, 1, 1, 1, 1)
     said = torch.arange(rows * frames).view(rows, frames, 1)
-    stage = STAGES[0]._replace(frames=frames)
+    stage = STAGES[0]._replace(frames=frames, still=still)
     batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, said[:, 0], said[:, 0], latent, said, stage)
     in_rows = latent.transpose(1, 2).flatten(0, 1)
 
@@ -168,24 +175,30 @@ def test_frames_are_taught_one_by_one_where_there_is_little_noise(frames: int, h
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
 
-        def velocity(self, noisy: torch.Tensor, sigma: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-            assert (sigma < highest).all()
-            return (noisy - in_rows[tokens[:, 0]]) / sigma.view(-1, 1, 1, 1)
+        def clean(self, noisy: torch.Tensor, ratio: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            assert (ratio < RATIO).all() and len(noisy) == len(ratio) == len(tokens)
+            left = (noisy - in_rows[tokens[:, 0]]) / ratio.view(-1, 1, 1, 1)
+            assert float(left.std()) == pytest.approx(1, abs=0.05)  # the noise is as loud as it is told
+            return in_rows[tokens[:, 0]]
 
     class Wrong(Knows):
-        def velocity(self, noisy: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        def clean(self, noisy: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
             return torch.zeros_like(noisy)
 
     torch.testing.assert_close(taught(Knows(), batch), batch.velocity, atol=1e-4, rtol=1e-4)
     changed = (taught(Wrong(), batch) - batch.velocity).flatten(1).abs().amax(1) > 0
-    assert 0 < int(changed.sum()) < rows and not changed[sigma >= highest].any()
-    assert int((sigma < highest).sum()) - int(changed.sum()) <= 1  # nearly all of these
+    below = sigma / (1 - sigma) < most
+    assert 0 < int(changed.sum()) < rows and not changed[~below].any()
+    assert int(below.sum()) - int(changed.sum()) <= 1  # nearly all of these
 
 
 def test_stages_go_from_single_frames_to_whole_clips():
     frames = [stage_of(step, 1000).frames for step in range(1000)]
     assert set(frames[:134]) == {1} and set(frames[134:800]) == {1, 5} and set(frames[800:]) == {1, 13}
-    assert frames[134:400].count(1) == pytest.approx(266 / 8, abs=1) and frames[400:].count(1) == 300
+    still = [stage_of(step, 1000).still for step in range(1000)]
+    assert frames[134:400].count(1) == pytest.approx(266 / 8, abs=1) and frames[400:].count(1) == 150
+    assert not any(still[:400]) and sum(still[400:]) == 150  # of the steps beside clips, half
+    assert {stage_of(step, 1000).frames for step in range(400, 1000) if still[step]} == {5, 13}
     assert all((stage.frames - 1) * stage.stride in (0, motion.FRAMES - 1) for stage in STAGES)  # all of a motion, or a single frame
     assert len({frames * clips // pool**2 // 20 for _, frames, _, pool, clips, *_ in STAGES}) <= 2  # about as many frames a step
 
@@ -207,11 +220,29 @@ def test_the_transformer_is_told_where_in_the_clip_a_place_is():
     assert not places(1, 4, 4)[0].any()  # a single frame is at no time
 
 
-@pytest.mark.parametrize("length", [1, 64, SHORT + 1])
+@pytest.mark.parametrize("length", [1, 64, 2 * SHORT, 2 * SHORT + 1])
 def test_attention_written_out_is_that_of_torch(length: int):
     q, k, v = torch.randn(3, 2, length, 96, generator=torch.Generator().manual_seed(0))
     found = OPTIONS[OVERRIDE](attention_pytorch, q, k[:, : SHORT // 2], v[:, : SHORT // 2], 3)
     torch.testing.assert_close(found, attention_pytorch(q, k[:, : SHORT // 2], v[:, : SHORT // 2], 3))
+
+
+def test_prompts_read_for_all_places_at_once_are_read_as_the_host_does():
+    """The video U-Net in training, with temporal layers that do something, is the model that is sampled."""
+    network = VideoDiffusion()
+    network.begin()
+    for name, weight in network.unet.named_parameters():
+        if video_unet.is_temporal(name) and not weight.any():
+            torch.nn.init.normal_(weight, std=0.05)
+    host = video_unet.build_model(network.unet.state_dict()).model.diffusion_model
+    noisy, t = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([900.0, 200.0])
+    words = tokens(("a red star goes left on grass", "a blue ring grows"), LANGUAGE)
+    with torch.no_grad():
+        found = network(noisy, t, words)
+        context = network.words(words)[0].repeat_interleave(3, 0)
+        placed = torch.cat([noisy.flatten(0, 1), video_unet.told(3, noisy.flatten(0, 1))], 1)
+        wanted = host(placed, t.repeat_interleave(3), context=context, num_video_frames=3, transformer_options={})
+    torch.testing.assert_close(found.flatten(0, 1), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_share_of_a_batch_is_noise_alone():

@@ -19,7 +19,7 @@ from .setup_host import ARCHIVES, HOSTS, ROOT, link_folder
 from .workplace import Workplace, find_chromium, prepare
 
 RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
-DEMO = ROOT / "workflows" / "api" / "freecontrol.json"
+DEMOS = {what: ROOT / "workflows" / "api" / f"{name}.json" for what, name in (("pictures", "freecontrol"), ("video", "demo_video"))}
 # two processes, since tiny models gain nothing from threads
 QUICK = ("-m", "not slow", "--ignore", "tests/server", "-n", "2", "--dist", "loadfile")
 
@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add("demo", demo, "steers pictures with the real ComfyUI, headless on the CPU, and shows them on one sheet")
+    demos = add("demo", demo, "steers pictures, or clips, with the real ComfyUI, headless on the CPU, and shows them on one sheet")
+    demos.add_argument("what", nargs="?", choices=DEMOS, default="pictures", help="pictures unless told")
     tests = add("test", test, "every test; further arguments go to pytest")
     tests.add_argument("--host", choices=ARCHIVES, help="another ComfyUI")
     tests.add_argument("--quick", action="store_true", help="without those marked slow, and without a server: less than 3 minutes")
@@ -94,7 +95,7 @@ def demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
     place = prepare(None, RUNTIME)
     print("Starting ComfyUI.", flush=True)
     with tempfile.TemporaryDirectory() as folder, server.serving(place.python, place.host, Path(folder)) as running:
-        code = run([str(place.python), "-m", "tools.demo", running.url, str(DEMO), str(ROOT / "output")], place)
+        code = run([str(place.python), "-m", "tools.demo", running.url, str(DEMOS[options.what]), str(ROOT / "output")], place)
         if running.process.poll() is not None:
             raise Failure(f"ComfyUI stopped (exit code {running.process.returncode}). {running.last_words()}")
     if code == 0:

@@ -1,4 +1,6 @@
-"""python -m tools.demo URL WORKFLOW FOLDER: queues a workflow on a running server and puts its pictures on one sheet."""
+"""python -m tools.demo URL WORKFLOW FOLDER: queues a workflow on a running server and puts its pictures on one sheet.
+
+The sheet moves if they are clips."""
 
 import asyncio
 import io
@@ -14,10 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from . import Failure
 
-ORDER = ("condition", "unsteered", "steered")  # columns of the sheet; whatever else is saved comes after
+ORDER = ("condition", "unsteered", "steered", "plain")  # columns of the sheet; whatever else is saved comes after
 SECONDS = 600
 CELL, GAP, HEAD = 256, 12, 48  # pixels
 ROWS = 4  # below each other
+MILLISECONDS = 125  # of a frame
 
 
 class Result(NamedTuple):
@@ -31,6 +34,11 @@ def columns(workflow: dict[str, Any]) -> dict[str, str]:
     """Node id -> column, for every node that saves: the last part of its file name prefix."""
     saving = {node: str(data["inputs"]["filename_prefix"]) for node, data in workflow.items() if "filename_prefix" in data["inputs"]}
     return {node: prefix.replace("\\", "/").rsplit("/", 1)[-1] for node, prefix in saving.items()}
+
+
+def clip_length(workflow: dict[str, Any]) -> int:
+    """Frames of the clips that it draws; 1 if these are pictures."""
+    return max((data["inputs"]["length"] for data in workflow.values() if data["class_type"] == "FreeSteerEmptyClip"), default=1)
 
 
 def sort_columns(names: list[str]) -> list[str]:
@@ -133,18 +141,21 @@ def fit(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def main(url: str, workflow: Path, folder: Path) -> None:
-    if not workflow.is_file():
-        raise Failure(f"{workflow} is missing: get the whole repository again.")
-    result = asyncio.run(run(url, json.loads(workflow.read_text(encoding="utf-8"))))
+def main(url: str, file: Path, folder: Path) -> None:
+    if not file.is_file():
+        raise Failure(f"{file} is missing: get the whole repository again.")
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    result = asyncio.run(run(url, workflow))
     if not result.pictures:
-        raise Failure(f"{workflow.name} saved no picture: it needs SaveImage nodes.")
+        raise Failure(f"{file.name} saved no picture: it needs SaveImage nodes.")
     (folder / "demo").mkdir(parents=True, exist_ok=True)
     for name, batch in result.pictures.items():
         for number, picture in enumerate(batch, 1):
             picture.save(folder / "demo" / f"{name}_{number}.png")
-    sheet = folder / "demo.png"
-    contact_sheet(result.pictures).save(sheet)
+    frames = clip_length(workflow)
+    sheets = [contact_sheet({name: batch[frame::frames] for name, batch in result.pictures.items()}) for frame in range(frames)]
+    sheet = folder / ("demo.png" if frames == 1 else "demo_video.webp")
+    sheets[0].save(sheet, save_all=frames > 1, append_images=sheets[1:], duration=MILLISECONDS, loop=0)
     for text in result.texts:
         print(text)
     print(f"The sheet:    {sheet}\nThe pictures: {folder / 'demo'}")

@@ -55,6 +55,16 @@ PEEKABOO_NOTE = (
     "Then move a box (left, top, right, bottom), or write other things in the prompt and in *phrase*. "
     "In a clip a track has a line for each keyframe, such as '50%: 0.3 0.3 0.7 0.7'."
 )
+PEEKABOO_CLIP_NOTE = (
+    "Press **Run**: above, the star is in its box at all times; below, the same noise and prompt leave it to chance. "
+    "Then change the *keyframes*: a line has a time, and left, top, right and bottom of the box. "
+    "With *end_percent* 0.2 the box is a hint, with 0.8 a rule."
+)
+FREECONTROL_CLIP_NOTE = (
+    "Press **Run**: the steered clip moves as the condition does, the unsteered one as it likes. "
+    "Then change the *motion* of the condition, or the *Prompt* to 'a blue star on sand'. "
+    "With your own video model, load a clip of 4n + 1 frames as condition."
+)
 
 FREECONTROL = Layout(
     places={
@@ -163,7 +173,54 @@ PEEKABOO = Layout(
     collapsed=("9", "10"),
 )  # fmt: skip
 
+PEEKABOO_CLIP = Layout(
+    places={
+        "1": (0, 305, 235), "2": (0, 470, 235), "6": (0, 755, 235),  # model, negative prompt
+        "3": (290, 0, 230),  # track
+        "4": (575, 0, 240, 320),
+        "7": (905, 0, 210), "8": (905, 420, 210),  # samplers
+        "9": (1150, -10, 140), "11": (1150, 50, 205), "12": (1150, 200, 205),  # decoders, boxes
+        "10": (1150, 420, 140), "14": (1150, 480, 205),
+        "13": (1375, 0, 205, 330), "15": (1375, 420, 205, 330),
+    },
+    groups={"Model": ("1", "2", "6"), "Object": ("3", "4"), "Draw": ("7", "8"), "Compare": ("9", "10", "11", "12", "13", "14", "15")},
+    note=Note((0, 0, 235, 230), PEEKABOO_CLIP_NOTE),
+    ways={
+        "4.model": ((262, 226), (548, 226)), "4.clip": ((262, 238), (548, 238)),
+        "6.clip": ((262, 700), (-26, 700)),
+        "7.negative": ((262, 636), (830, 636), (872, 300)), "8.negative": ((262, 636), (830, 636)),
+        "7.latent_image": ((262, 652), (830, 652), (872, 316)), "8.latent_image": ((262, 652), (830, 652)),
+        "8.model": ((262, 668), (830, 668)),
+        "9.vae": ((262, 684), (830, 684), (872, 360), (1132, 360)), "10.vae": ((262, 684), (830, 684), (872, 360), (1132, 360)),
+        "11.tracks": ((548, 520), (830, 520), (872, 345), (1132, 345)),
+    },
+    collapsed=("9", "10"),
+)  # fmt: skip
+
+FREECONTROL_CLIP = Layout(
+    places={
+        "1": (0, 0, 235), "2": (0, 185, 235), "5": (280, 65, 240), "6": (280, 200, 240),  # model, prompts
+        "3": (0, 480, 235), "4": (280, 480, 240),  # condition
+        "7": (570, 0, 210), "8": (570, 480, 210),  # samplers
+        "9": (850, -10, 140), "10": (850, 35, 140),  # decoders
+        "11": (850, 110, 210), "13": (1090, 110, 210), "15": (1330, 110, 210),
+        "12": (850, 250, 220, 330), "14": (1090, 250, 220, 330), "16": (1330, 250, 220, 330),
+    },
+    groups={
+        "Model": ("1", "2", "5", "6"), "Condition": ("3", "4"), "Draw": ("7", "8"),
+        "Compare": ("9", "10", "11", "12", "13", "14", "15", "16"),
+    },
+    note=Note((850, 660, 460, 160), FREECONTROL_CLIP_NOTE),
+    ways={
+        "7.latent_image": ((258, 392), (545, 392)), "8.latent_image": ((258, 392), (545, 392)),
+        "4.vae": ((258, 416),), "9.vae": ((258, 416), (815, 416)), "10.vae": ((258, 416), (815, 416)),
+        "11.images": ((258, 865), (830, 865)),
+        "13.images": ((1080, 50),), "15.images": ((1320, 50),),
+    },
+    collapsed=("9", "10"),
+)  # fmt: skip
+
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
-    "peekaboo": PEEKABOO,
+    "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP,
 }  # fmt: skip

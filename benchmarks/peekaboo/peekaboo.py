@@ -30,14 +30,14 @@ from .tasks import Score, Task, score, tasks
 
 OURS = PeekabooSettings()
 ABLATIONS = {
-    "text alone": replace(OURS, space=False, time=False),
-    "space and time alone": replace(OURS, text=False),
-    "without time": replace(OURS, time=False),
+    "text alone": replace(OURS, time=False),
+    "text, space and time": replace(OURS, space=True),
+    "space and time alone": replace(OURS, text=False, space=True),
     "first 10 %": replace(OURS, range=SigmaRange(0, 0.1)),
     "first 20 %": replace(OURS, range=SigmaRange(0, 0.2)),
-    "first 60 %": replace(OURS, range=SigmaRange(0, 0.6)),
+    "first 40 %": replace(OURS, range=SigmaRange(0, 0.4)),
     "half strength": replace(OURS, strength=0.5),
-    "begin and padding for the ground": replace(OURS, special="ground"),
+    "begin and padding for both": replace(OURS, special="both"),
     "begin and padding for the object": replace(OURS, special="object"),
     "negative prompt left alone": replace(OURS, everywhere=False),
 }

@@ -1,8 +1,13 @@
-"""The loader of our own small model."""
+"""The loader of our own small models."""
 
 from comfy_api.latest import io
 
-from ...playground.image import models
+from ...playground.image import models as image
+from ...playground.video_dit import models as video_dit
+from ..common import checks
+
+PICTURES = "pictures"
+MODELS = {PICTURES: image, "clips: transformer": video_dit}
 
 
 class LoadPlayground(io.ComfyNode):
@@ -14,21 +19,27 @@ class LoadPlayground(io.ComfyNode):
             category="FreeSteer",
             description=(
                 "A tiny text-to-image model that comes with FreeSteer: 128 x 128 pictures of one to three coloured shapes, such as 'a red "
-                "star on grass'. It runs on any computer in seconds, and every stock node works on it. Use it to learn a node before you "
-                "try it on your own checkpoint."
+                "star on grass', or clips in which they move: 'a red star goes left on grass'. It runs on any computer, and every stock "
+                "node works on it. Use it to learn a node before you try it on your own checkpoint."
             ),
-            search_aliases=["freesteer", "test model", "tiny model", "demo model", "toy model", "load checkpoint"],
-            inputs=[],
+            search_aliases=["freesteer", "test model", "tiny model", "demo model", "toy model", "load checkpoint", "tiny video model"],
+            inputs=[
+                io.Combo.Input(
+                    "model", options=list(MODELS), default=PICTURES, optional=True, tooltip="What it draws: pictures in a second; or clips "
+                    "of 13 frames with a small video transformer like Wan, in some ten seconds.",
+                ),
+            ],
             outputs=[
-                io.Model.Output(tooltip="Draws 128 x 128 pictures best; use an Empty Latent Image of 128 x 128."),
-                io.Clip.Output(tooltip="Knows about forty words: colours, shapes, places, left of, above..."),
+                io.Model.Output(tooltip="Draws 128 x 128 pixels best: use Empty Latent Image of that size, for clips Empty Clip Latent."),
+                io.Clip.Output(tooltip="Knows some sixty words: colours, shapes, places, left of, above, goes, grows..."),
                 io.Vae.Output(tooltip="Turns latents into pictures and back."),
             ],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*models.load())
+    def execute(cls, model: str = PICTURES) -> io.NodeOutput:
+        checks.choice("model", model, tuple(MODELS))
+        return io.NodeOutput(*MODELS[model].load())
 
 
 NODES = [LoadPlayground]

@@ -1,7 +1,7 @@
 """The demo's sheet: a labelled column for each kind of picture, in an order that tells the story."""
 
 import numpy as np
-from freesteer.tools.demo import CELL, GAP, HEAD, columns, contact_sheet, sort_columns
+from freesteer.tools.demo import CELL, GAP, HEAD, clip_length, columns, contact_sheet, sort_columns
 from PIL import Image
 
 
@@ -22,6 +22,12 @@ def test_a_column_is_named_after_the_last_part_of_the_prefix() -> None:
         "5": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
     }
     assert columns(workflow) == {"3": "steered", "4": "condition"}
+
+
+def test_clips_are_as_long_as_the_empty_one() -> None:
+    empty = {"class_type": "FreeSteerEmptyClip", "inputs": {"model": ["1", 0], "width": 128, "height": 128, "length": 13, "batch_size": 2}}
+    picture = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 2}}
+    assert clip_length({"1": picture, "2": empty}) == 13 and clip_length({"1": picture}) == 1
 
 
 def test_the_columns_tell_the_story_whatever_order_the_nodes_ran_in() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from .conftest import API_WORKFLOWS, OLD, UI_WORKFLOWS, load, needs_files, skip_without_splats
 
+VIDEOS = {"splats": 2, "splats_flight": 1, "peekaboo_clip": 2, "freecontrol_clip": 3}  # that a workflow saves
 FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 
 
@@ -95,7 +96,7 @@ def test_the_workflow_runs(api_workflow: Path, server: Server, object_info: dict
     assert any(errors) == (api_workflow.stem == "splats")
     files = [file for output in outputs.values() for file in output.get("images", [])]
     videos = [file for file in files if file["filename"].endswith(".mp4")]
-    assert len(videos) == {"splats": 2, "splats_flight": 1}.get(api_workflow.stem, 0)
+    assert len(videos) == VIDEOS.get(api_workflow.stem, 0)
     assert all(len(server.get("/view?" + urlencode(file))) > 5_000 for file in videos)
     for file in [file for file in files if file not in videos]:
         picture = np.asarray(Image.open(io.BytesIO(server.get("/view?" + urlencode(file)))))

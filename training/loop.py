@@ -42,7 +42,7 @@ class Run:
         self.file = folder / STATE if folder is not None else None
         self.trained = [p for p in module.parameters() if p.requires_grad]
         kind = MuonAndAdamW if settings.muon else adamw
-        self.optimiser = kind(self.trained, settings, fused=self.device.type == "cuda")
+        self.optimiser: Any = kind(self.trained, settings, fused=self.device.type == "cuda")
         self.average = {name: (w.float() if w.is_floating_point() else w).clone() for name, w in module.state_dict().items()}
         self.step = 0  # steps done
         self.history: dict[str, list[float]] = {}  # the loss and other figures, one value a step

@@ -1,3 +1,5 @@
+# pyright: reportOptionalSubscript=false, reportAttributeAccessIssue=false
+# The host leaves the types of outputs open.
 """The trained video transformer, in the real host: everything stock works on it, and it draws what it is told."""
 
 from typing import Any

@@ -112,10 +112,11 @@ class Player:
             part = texts[start : start + TOGETHER]
             noise = self.noise(len(part), seed + start)
             sampler = around(comfy.samplers.sampler_object(self.kind.sampler))
+            positive, negative = self.conditioning(part), self.conditioning([""])
             with torch.autocast("cpu", torch.bfloat16):
                 drawn = comfy.sample.sample_custom(
-                    model or self.model, noise, CFG, sampler, self.sigmas(steps), self.conditioning(part), self.conditioning([""]),
-                    torch.zeros_like(noise), disable_pbar=True, seed=seed + start,
+                    model or self.model, noise, CFG, sampler, self.sigmas(steps), positive, negative, torch.zeros_like(noise),
+                    disable_pbar=True, seed=seed + start,
                 )  # fmt: skip
             made.append(drawn)
         return torch.cat(made)

@@ -77,6 +77,23 @@ HIDDEN_LINKS = """() => {
     return behind
 }"""
 PLAYABLE_CLIP = "() => [...document.querySelectorAll('video')].some(video => video.videoWidth > 0 && video.duration > 0)"
+# Mean difference, of 255, of the first video's frames at a tenth and at six tenths of it.
+MOVES = """async () => {
+    const video = [...document.querySelectorAll('video')].find(video => video.videoWidth > 0 && video.duration > 0)
+    const canvas = document.createElement('canvas'), pen = canvas.getContext('2d')
+    Object.assign(canvas, {width: video.videoWidth, height: video.videoHeight})
+    video.loop = false
+    video.pause()
+    const shown = async share => {
+        const ready = new Promise(done => video.addEventListener('seeked', done, {once: true}))
+        video.currentTime = share * video.duration
+        await ready
+        pen.drawImage(video, 0, 0)
+        return pen.getImageData(0, 0, canvas.width, canvas.height).data
+    }
+    const early = await shown(0.1), late = await shown(0.6)
+    return early.reduce((sum, value, i) => sum + Math.abs(value - late[i]), 0) / early.length
+}"""
 SECONDS = 600
 SCREENSHOTS = ROOT / "output" / "screenshots"
 
@@ -298,3 +315,15 @@ def test_splats_are_seen_in_the_hosts_viewer_and_clips_can_be_played(server: Ser
     for node in (node["id"] for node in load(workflow)["nodes"] if node["type"] == "SaveVideo"):
         photograph(page, node)  # brings it into view, or there is no player
         page.wait_for_function(PLAYABLE_CLIP)
+
+
+def test_a_clip_with_a_thing_in_its_box_is_drawn_and_plays(server: Server, page: Any) -> None:
+    open_template(page, server, "peekaboo_clip")
+    page.locator("[data-testid=queue-button]").first.click()
+    nodes = load(ROOT / "workflows" / "peekaboo_clip.json")["nodes"]
+    photograph(page, next(node["id"] for node in nodes if node["type"] == "SaveVideo"))  # brings it into view, or there is no player
+    page.wait_for_function(PLAYABLE_CLIP, timeout=SECONDS * 1000)
+    assert trouble(page) == []
+    assert page.evaluate(MOVES) > 2
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "peekaboo_clip.png")

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ...playground.image import models as image
 from ...playground.video_dit import models as video_dit
+from ...playground.video_unet import models as video_unet
 from ..common import checks
 
 PICTURES = "pictures"
-MODELS = {PICTURES: image, "clips: transformer": video_dit}
+MODELS = {PICTURES: image, "clips: transformer": video_dit, "clips: U-Net": video_unet}
 
 
 class LoadPlayground(io.ComfyNode):
@@ -26,7 +27,7 @@ class LoadPlayground(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model", options=list(MODELS), default=PICTURES, optional=True, tooltip="What it draws: pictures in a second; or clips "
-                    "of 13 frames with a small video transformer like Wan, in some ten seconds.",
+                    "of 13 frames in some ten seconds, with a small transformer like Wan, or with a U-Net like AnimateDiff and SVD.",
                 ),
             ],
             outputs=[

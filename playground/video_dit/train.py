@@ -35,7 +35,7 @@ from .teacher import HIGHEST, Teacher
 class Stage(NamedTuple):
     """until: this share of the steps; frames of a clip, every `stride`th of them; so many latent pixels on a side are made one; clips of a
     step; every `singles` steps is one of single frames, or of clips that are `still`; `look` is how much it counts where the attention
-    looks."""
+    looks; `shift` is that of the noise levels."""
 
     until: float
     frames: int
@@ -45,10 +45,12 @@ class Stage(NamedTuple):
     singles: int
     look: float
     still: bool = False
+    shift: float = models.SHIFT
 
 
 CLEAR = 0.6  # of noise: below, a frame of a clip shows by itself what there is in it
 LARGER = 4  # times as many clips a step on a GPU
+SHAPES = 2.0  # shift of the noise levels where what things look like is to be learnt, and not how they move
 # Attention that is told where to look learns how things move, but leaves shapes ragged as long as it counts much.
 STAGES = (
     Stage(2 / 15, 1, 1, 1, 48, 1, 2.0), Stage(0.4, 5, 3, 2, 40, 8, 2.0), Stage(0.8, 5, 3, 1, 12, 2, 0.05), Stage(1.0, 13, 1, 1, 5, 2, 0.05),
@@ -95,8 +97,8 @@ def stage_of(step: int, steps: int) -> Stage:
     stage = next(stage for stage in STAGES if step < stage.until * steps)
     if step % stage.singles:
         return stage
-    frames_stand = stage.pool == 1 and step // stage.singles % 2
-    return stage._replace(still=True) if frames_stand and stage.frames > 1 else STAGES[0]._replace(look=stage.look)
+    frames_stand = stage.pool == 1 and stage.frames > 1 and step // stage.singles % 2
+    return stage._replace(still=True, shift=SHAPES) if frames_stand else STAGES[0]._replace(look=stage.look, shift=SHAPES)
 
 
 class Batches:
@@ -114,7 +116,7 @@ class Batches:
         latent, noise, masks = (_smaller(values, stage.pool) for values in (part.latent, noise, part.masks))
         latent, noise = latent.movedim(2, 1), noise.movedim(2, 1)
         even = (torch.arange(clips, device=device) + torch.rand(clips, generator=generator, device=device)) / clips
-        sigma = models.SHIFT * even / (1 + (models.SHIFT - 1) * even)
+        sigma = stage.shift * even / (1 + (stage.shift - 1) * even)
         at = sigma.view(-1, 1, 1, 1, 1)
         return Batch((1 - at) * latent + at * noise, noise - latent, sigma, part.tokens, part.groups, masks, part.of_frames, stage)
 
@@ -133,7 +135,8 @@ def taught(teacher: Teacher, batch: Batch) -> Tensor:
     known = batch.stage.still or frames == 1
     most = HIGHEST / (1 - HIGHEST) * alike**0.5 if known else CLEAR / (1 - CLEAR)  # noise by signal
     highest = most / (1 + most)
-    rows = int(len(batch.sigma) * highest / (models.SHIFT - (models.SHIFT - 1) * highest))  # so many are surely below it
+    shift = batch.stage.shift
+    rows = int(len(batch.sigma) * highest / (shift - (shift - 1) * highest))  # so many are surely below it
     sigma = batch.sigma[:rows, None]
     at = sigma[..., None, None, None]
     noisy = batch.noisy[:rows].transpose(1, 2)

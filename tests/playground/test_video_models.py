@@ -17,7 +17,7 @@ from freesteer.playground.text import tokens_and_groups
 from freesteer.playground.training_attention import OPTIONS, SHORT
 from freesteer.playground.video_dit import models as video_dit
 from freesteer.playground.video_dit.teacher import HIGHEST, Teacher
-from freesteer.playground.video_dit.train import CLEAR, STAGES, Batch, VideoTransformer, stage_of, taught
+from freesteer.playground.video_dit.train import CLEAR, SHAPES, STAGES, Batch, VideoTransformer, stage_of, taught
 from freesteer.playground.video_unet import models as video_unet
 from freesteer.playground.video_unet.teacher import LEAST, ClipTeacher
 from freesteer.playground.video_unet.train import VideoDiffusion
@@ -153,21 +153,21 @@ RATIO = HIGHEST / (1 - HIGHEST)
 
 
 @pytest.mark.parametrize(
-    ("frames", "still", "most"),
-    [(1, False, RATIO), (5, False, CLEAR / (1 - CLEAR)), (5, True, RATIO * 5**0.5)],
+    ("frames", "still", "shift", "most"),
+    [(1, False, 1.0, RATIO), (5, False, video_dit.SHIFT, CLEAR / (1 - CLEAR)), (5, True, SHAPES, RATIO * 5**0.5)],
     ids=["single frames", "clips", "still clips"],
 )
-def test_frames_are_taught_as_far_as_the_teacher_knows_noise(frames: int, still: bool, most: float):
+def test_frames_are_taught_as_far_as_the_teacher_knows_noise(frames: int, still: bool, shift: float, most: float):
     """By a teacher that knows them, which changes nothing; one that does not is heard as far as that."""
     rows, draw = 40, torch.Generator().manual_seed(0)
     latent, noise = torch.randn(2, rows, 4, frames, 8, 8, generator=draw)
     if still:
         latent = latent[:, :, :1].expand(-1, -1, frames, -1, -1)
     even = (torch.arange(rows) + 0.5) / rows
-    sigma = video_dit.SHIFT * even / (1 + (video_dit.SHIFT - 1) * even)
+    sigma = shift * even / (1 + (shift - 1) * even)
     at = sigma.view(-1, 1, 1, 1, 1)
     said = torch.arange(rows * frames).view(rows, frames, 1)
-    stage = STAGES[0]._replace(frames=frames, still=still)
+    stage = STAGES[0]._replace(frames=frames, still=still, shift=shift)
     batch = Batch((1 - at) * latent + at * noise, noise - latent, sigma, said[:, 0], said[:, 0], latent, said, stage)
     in_rows = latent.transpose(1, 2).flatten(0, 1)
 

@@ -16,7 +16,7 @@ from types import FrameType
 
 from . import Failure, server
 from .setup_host import ARCHIVES, HOSTS, ROOT, link_folder
-from .workplace import Workplace, find_chromium, prepare
+from .workplace import Workplace, find_chromium, keep_memory, prepare
 
 RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
 DEMOS = {what: ROOT / "workflows" / "api" / f"{name}.json" for what, name in (("pictures", "freecontrol"), ("video", "demo_video"))}
@@ -92,6 +92,7 @@ def refuse_rest(rest: Sequence[str]) -> None:
 def demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
     refuse_rest(rest)
     start = time.monotonic()
+    keep_memory()
     place = prepare(None, RUNTIME)
     print("Starting ComfyUI.", flush=True)
     with tempfile.TemporaryDirectory() as folder, server.serving(place.python, place.host, Path(folder)) as running:
@@ -104,6 +105,7 @@ def demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def test(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    keep_memory()
     place = prepare(options.host, [*RUNTIME, "pytest"])
     if options.quick:
         rest = [*QUICK, *rest]
@@ -138,6 +140,7 @@ def bench(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def train(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    keep_memory()
     return run_module("playground.train", rest)
 
 

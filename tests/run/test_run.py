@@ -95,6 +95,13 @@ def test_a_benchmark_is_found_in_the_folder_of_its_system(commands: list[list[st
     assert [command[-2:] for command in commands] == [["benchmarks.freecontrol.freecontrol_invariance", "--quick"]]
 
 
+def test_memory_is_kept_for_the_next_tensor_but_where_it_is_measured(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"MALLOC_TOP_PAD_": "7"})  # a user's own
+    assert cli.main(["bench", "full_size"]) == 0 and set(os.environ) == {"MALLOC_TOP_PAD_"}
+    assert cli.main(["train"]) == 0 and set(os.environ) == set(workplace.KEPT_MEMORY)
+    assert os.environ["MALLOC_TOP_PAD_"] == "7"
+
+
 def test_no_two_benchmarks_have_one_name() -> None:
     files = [file for file in (ROOT / "benchmarks").rglob("*.py") if "__main__" in file.read_text(encoding="utf-8")]
     assert len(files) == len({file.stem for file in files}) > 5

@@ -60,6 +60,11 @@ PEEKABOO_CLIP_NOTE = (
     "Then change the *keyframes*: a line has a time, and left, top, right and bottom of the box. "
     "Say the same motion in the prompt, or the two pull at the thing from both sides."
 )
+FREEINIT_NOTE = (
+    "Press **Run**: both clips begin with the same noise, the lower one is drawn a second time from its own low frequencies. "
+    "Then try more *extra_passes*, or other noise with another *seed* in both samplers. "
+    "A lower *temporal* is steadier, with slower motion."
+)
 FREECONTROL_CLIP_NOTE = (
     "Press **Run**: the steered clip moves as the condition does, the unsteered one as it likes. "
     "Then change the *motion* of the condition, or the *Prompt* to 'a blue star on sand'. "
@@ -225,7 +230,28 @@ FREECONTROL_CLIP = Layout(
     collapsed=("9", "10"),
 )  # fmt: skip
 
+FREEINIT = Layout(
+    places={
+        "1": (0, 215, 235), "2": (0, 400, 235), "3": (280, 215, 240), "4": (280, 370, 240),  # model, prompts
+        "5": (565, 0, 230), "6": (840, 90, 230),  # samplers
+        "7": (840, -10, 140), "8": (1115, 410, 140),  # decoders
+        "9": (1115, 0, 207), "11": (1115, 530, 207),
+        "10": (1352, 0, 205, 330), "12": (1352, 420, 205, 330),
+    },
+    groups={"Model": ("1", "2", "3", "4"), "Draw": ("5", "6", "7"), "Compare": ("8", "9", "10", "11", "12")},
+    note=Note((0, 0, 520, 110), FREEINIT_NOTE),
+    ways={
+        "2.model": ((258, 346), (-26, 346)),
+        "5.model": ((258, 180), (545, 180)), "6.model": ((258, 180), (545, 180), (545, 372), (815, 372)),
+        "6.positive": ((545, 384), (815, 384)), "6.negative": ((545, 396), (815, 396)),
+        "5.latent_image": ((258, 545), (545, 545)), "6.latent_image": ((258, 545), (815, 545)),
+        "7.vae": ((258, 700), (815, 700), (815, 30)), "8.vae": ((258, 700), (1090, 700)),
+        "11.images": ((1337, 470), (1098, 470)), "10.video": ((1337, 60),), "12.video": ((1337, 560),),
+    },
+    collapsed=("7", "8"),
+)  # fmt: skip
+
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
-    "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP,
+    "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from PIL import Image
 
 from .conftest import API_WORKFLOWS, OLD, UI_WORKFLOWS, load, needs_files, skip_without_splats
 
-VIDEOS = {"splats": 2, "splats_flight": 1, "peekaboo_clip": 2, "freecontrol_clip": 3}  # that a workflow saves
+VIDEOS = {"splats": 2, "splats_flight": 1, "peekaboo_clip": 2, "freecontrol_clip": 3, "freeinit": 2}  # that a workflow saves
 FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 
 

@@ -7,8 +7,8 @@ picture of its curves, in a folder of `playground/runs/`. `--steps 20` tries eve
 
 What comes with the pack is not quite what this makes. The weights of pictures drew other random numbers, and their diffusion stage went
 twice to its end: 1800 steps with the pixels of objects counting as much as others, and then resumed with the settings of today. Those
-of the video transformer went to step 10000 of as many, on from there to 12500, all at one shift, and on to 18000; the video U-Net was taught
-by those of step 12500.
+of the video transformer went to step 10000 of as many, on from there to 12500, all at one shift, and on to 18000; the video U-Net was
+taught by those of step 12500.
 """
 
 import argparse

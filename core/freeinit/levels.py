@@ -1,4 +1,4 @@
-"""Where a pass of FreeInit starts again, for models whose schedule leaks no signal at its end.
+"""Where a pass of FreeInit starts again, below the end of a schedule: for models whose schedule leaks no signal there, and for others.
 
 A model that predicts noise is given, at sampling's start, pure noise where it was trained on noise with a trace of signal: that gap is
 what FreeInit (arXiv 2312.07537) closes, and the trace is what carries the layout from pass to pass. With flow matching,
@@ -7,7 +7,8 @@ x_s = (1 - s) x_0 + s e, there is neither at s = 1. So a pass starts again at s_
     x_{s_r}  =  (1 - s_r) x_0  +  s_r mix(e_0, e_new)
 
 which is what the model was trained on. By default s_r is where signal and noise stand as at the end of Stable Diffusion's schedule,
-(1 - s_r) / s_r = 1 / 14.6.
+(1 - s_r) / s_r = 1 / 14.6. Models that predict noise can start below their end as well: x_0 + sigma e is the same, 1 / (1 - s_r) times
+as large, where sigma = s_r / (1 - s_r).
 """
 
 import torch
@@ -15,6 +16,11 @@ from torch import Tensor
 
 SD_END = 14.6146  # the highest sigma of Stable Diffusion's schedule
 MATCHED = SD_END / (1 + SD_END)  # .936
+
+
+def sigma_of(level: float) -> float:
+    """The sigma of a model that predicts noise at which signal and noise stand as at `level` of a flow model."""
+    return level / (1 - level)
 
 
 def restarted(sigmas: Tensor, level: float) -> Tensor:

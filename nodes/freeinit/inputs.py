@@ -25,7 +25,8 @@ ALIASES = [
 DEFAULTS = FreeInitSettings()
 MOST_PASSES = 10
 SAME = -1.0  # as in the pass before
-NUMBERS = {"spatial": (0, 1), "temporal": (0, 1), "restart": (0.5, 0.99), "early": (0.05, 1)}
+PAPER = 0.0  # restart as the paper does
+NUMBERS = {"spatial": (0, 1), "temporal": (0, 1), "restart": (0.3, 0.99), "early": (0.01, 1)}
 WHOLE = {"extra_passes": (0, MOST_PASSES), "order": (1, 50)}
 FIELDS = {"extra_passes": "extra"}  # of the settings, where it is not named as the input
 
@@ -64,8 +65,8 @@ def advanced_filter_inputs() -> list[io.Input]:
 def pass_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
-            "extra_passes", default=DEFAULTS.extra, min=0, max=MOST_PASSES, tooltip="How often the clip is made again from its own low "
-            "frequencies. Each costs as much time as the first. 0: plain sampling.",
+            "extra_passes", default=DEFAULTS.extra, min=0, max=MOST_PASSES, tooltip="How often the clip is begun again from its own low "
+            "frequencies. More: steadier. How much time each takes is said by 'early' and 'restart'. 0: plain sampling.",
         ),
         *filter_inputs(),
     ]  # fmt: skip
@@ -82,13 +83,13 @@ def advanced_pass_inputs() -> list[io.Input]:
             "pass, in even steps. -1: the same in all passes.",
         ),
         io.Float.Input(
-            "early", default=DEFAULTS.early, min=0.05, max=1.0, step=0.05, advanced=True, tooltip="The share of its steps that each pass "
-            "takes, except the last; what it expects of the finished clip is used then. Lower: quicker, and a rougher guide.",
+            "early", default=DEFAULTS.early, min=0.01, max=1.0, step=0.01, advanced=True, tooltip="The share of its steps that each pass "
+            "takes, except the last; what it expects of the finished clip is used then. Lower: quicker, so more passes can be had. 1: "
+            "whole passes, as in the paper.",
         ),
         io.Float.Input(
-            "restart", default=round(DEFAULTS.restart, 3), min=0.5, max=0.99, step=0.001, advanced=True,
-            tooltip="Only for flow models (Wan, LTX, Hunyuan, Flux): the noise level, of 1, that each further pass starts from. Lower: "
-            "nearer to the pass before, and quicker.",
+            "restart", default=DEFAULTS.restart, min=0.0, max=0.99, step=0.001, advanced=True, tooltip="The noise level, of 1, that each further pass "
+            "starts from. Lower: nearer to the pass before, and quicker. 0: as in the paper, the highest that carries a layout.",
         ),
         *advanced_filter_inputs(),
         frames_input(
@@ -115,8 +116,10 @@ def settings_of(**inputs) -> FreeInitSettings:
     """The settings that a node's inputs say, or in words which input cannot be."""
     if inputs.get("restart") == 1:
         raise checks.InputError(
-            "restart is 1, where a flow model is given nothing but noise, so nothing of the pass before would stay: choose 0.5 to 0.99."
+            "restart is 1, where a flow model is given nothing but noise, so nothing of the pass before would stay: choose 0.3 to 0.99."
         )
+    if inputs.get("restart") == PAPER:
+        inputs = {**inputs, "restart": None}
     settings: dict[str, Any] = {name: checks.number(name, value, *NUMBERS[name]) for name, value in inputs.items() if name in NUMBERS}
     settings |= {FIELDS.get(name, name): checks.whole(name, value, *WHOLE[name]) for name, value in inputs.items() if name in WHOLE}
     last = {name: inputs[name] for name in ("spatial_last", "temporal_last") if inputs.get(name, SAME) != SAME}

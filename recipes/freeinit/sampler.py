@@ -2,7 +2,7 @@
 leaves in the low frequencies, with fresh noise in the others.
 
 A model that predicts noise (or v) begins each pass at the end of its schedule, as in the paper. Where the schedule begins lower than
-that (image to image), and with flow matching, a pass starts again at a lower level of noise (core/freeinit/levels.py).
+that (image to image) or `restart` is lower, and with flow matching, a pass starts again at a lower level of noise (core/freeinit/levels.py).
 """
 
 import hashlib
@@ -114,6 +114,14 @@ class Passes:
         """Pictures of the batch that are one clip."""
         return 1 if self.noise.ndim == 5 else clip_length(self.model, len(self.noise), self.settings.frames)
 
+    @property
+    def highest(self) -> float:
+        """The sigma that no further pass begins above."""
+        level = self.settings.restart
+        if self.flow:
+            return levels.MATCHED if level is None else level
+        return float("inf") if level is None else levels.sigma_of(level)
+
     def from_the_end(self, sigma: float) -> bool:
         """Whether a schedule from `sigma` begins with what a model that predicts noise takes for pure noise."""
         return not self.flow and sigma > float(self.model.model_sampling.sigma_max) * (1 - 1e-4)
@@ -122,7 +130,7 @@ class Passes:
         """Of each pass, (steps + 1,)."""
         if len(sigmas) < 2:
             return [sigmas]
-        again = levels.restarted(sigmas, self.settings.restart) if self.flow and float(sigmas[0]) > self.settings.restart else sigmas
+        again = levels.restarted(sigmas, self.highest) if float(sigmas[0]) > self.highest else sigmas
         whole = [sigmas, *[again] * self.settings.extra]
         return [*(levels.first_steps(part, self.settings.early) for part in whole[:-1]), whole[-1]]
 

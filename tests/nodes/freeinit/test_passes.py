@@ -19,6 +19,7 @@ from torch import Tensor
 from ..conftest import tiny
 
 STEPS = 3
+WHOLE: Any = {"extra": 1, "early": 1.0, "restart": None}
 EPS, VIDEO_EPS, FLOW, VIDEO_FLOW = "SD 1.5", "SVD", "SD 3", "Wan"
 
 
@@ -47,7 +48,8 @@ def plain(name: str = "euler"):
 
 
 def passes(name: str = "euler", keep=None, **settings: Any) -> FreeInitSampler:
-    return FreeInitSampler(plain(name), FreeInitSettings(**settings), keep or (lambda clean: None))
+    """One whole pass more, but for what `settings` say."""
+    return FreeInitSampler(plain(name), FreeInitSettings(**{**WHOLE, **settings}), keep or (lambda clean: None))
 
 
 def published_mix(carried: Tensor, fresh: Tensor, spatial: float, temporal: float) -> Tensor:
@@ -111,6 +113,19 @@ def test_a_flow_model_starts_again_where_noise_and_signal_stand_as_published():
     torch.testing.assert_close(found, again, atol=1e-3 * float(found.abs().max()), rtol=1e-3)
 
 
+@pytest.mark.parametrize("family", [EPS, FLOW])
+def test_passes_start_as_low_as_is_asked(family):
+    made = tiny.build(family)
+    begun: list[float] = []
+
+    def watching(model, x, sigmas, **options):
+        begun.append(float(sigmas[0]))
+        return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, **options)
+
+    draw(made, FreeInitSampler(comfy.samplers.KSAMPLER(watching), FreeInitSettings(extra=1, restart=0.75)))
+    assert begun == pytest.approx([float(schedule(made.model)[0]), 0.75 if family == FLOW else 3.0])  # a quarter signal, three noise
+
+
 def test_from_image_to_image_each_pass_starts_where_the_first_did():
     made = tiny.build(EPS)
     begun = torch.randn(made.latent.shape, generator=torch.Generator().manual_seed(3))
@@ -121,7 +136,7 @@ def test_from_image_to_image_each_pass_starts_where_the_first_did():
         seen.append(float(sigmas[0]))
         return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, **options)
 
-    draw(made, FreeInitSampler(comfy.samplers.KSAMPLER(watching), FreeInitSettings(extra=2)), sigmas=sigmas, latent=begun)
+    draw(made, FreeInitSampler(comfy.samplers.KSAMPLER(watching), FreeInitSettings(extra=2, restart=0.99)), sigmas=sigmas, latent=begun)
     assert seen == [float(sigmas[0])] * 3
 
 

@@ -25,8 +25,9 @@ from ..playground import clip_scenes
 from .steadiness import Steadiness, amount_of_motion, steadiness
 
 OURS = FreeInitSettings()
-PUBLISHED = FreeInitSettings(extra=4, kind="butterworth", keep_variance=False, restart=0.99)
+PUBLISHED = FreeInitSettings(extra=4, kind="butterworth", keep_variance=False, restart=None, early=1.0)
 SEED = 5000
+WAYS = ("ours", "published", "more_steps", "better_of_two_seeds")
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,26 @@ def against(drawn: Drawn, plain: Drawn) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--models", nargs="*", choices=tuple(clip_scenes.KINDS), default=tuple(clip_scenes.KINDS))
     options = parser.parse_args()
     figures: dict[str, float] = {}
     for name in options.models:
-        bench = Bench(name, 8 if options.quick else 64)
+        bench = Bench(name, 8 if options.quick else options.clips)
         plain = bench.draw()
         ways = {
             "ours": lambda bench=bench: bench.draw(around=freeinit(OURS)),
             "published": lambda bench=bench: bench.draw(around=freeinit(PUBLISHED)),
-            "more steps": lambda bench=bench: bench.draw(steps=2 * clip_scenes.STEPS),
-            "better of two seeds": lambda bench=bench, plain=plain: better(plain, bench.draw(seed=SEED + 10**6)),
+            "more_steps": lambda bench=bench: bench.draw(steps=2 * clip_scenes.STEPS),
+            "better_of_two_seeds": lambda bench=bench, plain=plain: better(plain, bench.draw(seed=SEED + 10**6)),
         }
         sys.stderr.write(f"{name}, plain: {Steadiness.mean(plain.steady)}, right {np.mean(plain.right):.3f}\n")
-        for way, draw in ways.items():
-            drawn = draw()
+        for way in options.ways:
+            drawn = ways[way]()
             ratios = against(drawn, plain)
             sys.stderr.write(f"{name}, {way}: {Steadiness.mean(drawn.steady)}, { {k: round(v, 3) for k, v in ratios.items()} }\n")
-            prefix = "" if way == "ours" else f"{way.replace(' ', '_')}_"
+            prefix = "" if way == "ours" else f"{way}_"
             figures |= {f"{prefix}{figure}_{name}": value for figure, value in ratios.items()}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 

@@ -36,7 +36,7 @@ class Kind:
     frames_first: bool
 
 
-KINDS = {"dit": Kind(video_dit, "euler", "simple", False), "unet": Kind(video_unet, "dpmpp_2m", "normal", True)}
+KINDS = {"dit": Kind(video_dit, "dpmpp_2m", "simple", False), "unet": Kind(video_unet, "dpmpp_2m", "normal", True)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Prompt:
 
 
 def prompts(count: int, seed: int = 0, objects: tuple[float, float] = (0.6, 0.4), still_ground: bool = False) -> list[Prompt]:
-    """The plainest captions of held-out clips; `objects` are the odds of one and two."""
+    """The plainest captions of held-out clips; `objects` are the odds of one and two; still_ground: the ground rests, and
+    they say so, or the transformer lets it drift."""
     drawn = motion.sample_clips(count, torch.Generator().manual_seed(HELD_OUT + seed), counts=objects)
     found = []
     for i in range(count):
@@ -71,7 +72,8 @@ def prompts(count: int, seed: int = 0, objects: tuple[float, float] = (0.6, 0.4)
         ground = BACKGROUNDS[int(drawn.scenes.background[first])]
         drift = "still" if still_ground else motion.DRIFTS[int(drawn.drift[i])]
         said = " and ".join(f"{article(t.colour)} {t.colour} {t.shape} {VERBS[t.motion][0]}" for t in things)
-        found.append(Prompt(f"{said} {PLACES[ground]} {GROUNDS[drift][0]}".strip(), things, ground, drift))
+        said_of_ground = GROUNDS[drift][-1 if still_ground else 0]
+        found.append(Prompt(f"{said} {PLACES[ground]} {said_of_ground}".strip(), things, ground, drift))
     return found
 
 

@@ -61,7 +61,7 @@ PEEKABOO_CLIP_NOTE = (
     "Say the same motion in the prompt, or the two pull at the thing from both sides."
 )
 FREEINIT_NOTE = (
-    "Press **Run**: both clips begin with the same noise, the lower one is drawn a second time from its own low frequencies. "
+    "Press **Run**: both clips begin with the same noise, the lower one is begun eight times more from its own low frequencies. "
     "Then try more *extra_passes*, or other noise with another *seed* in both samplers. "
     "A lower *temporal* is steadier, with slower motion."
 )

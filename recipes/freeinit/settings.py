@@ -1,5 +1,5 @@
-"""What a user may choose of FreeInit. Many short passes from a lower level of noise, as by default, steady more in less time than whole
-passes from the end of the schedule, as in the paper (extra=4, early=1, restart=None, keep_variance=False, kind="butterworth")."""
+"""What a user may choose of FreeInit. Many short passes from a lower level of noise, as by default, steady as much in a third of the
+time of whole passes from the end of the schedule, as in the paper (extra=4, early=1, restart=None, keep_variance=False, kind="butterworth")."""
 
 from dataclasses import dataclass
 

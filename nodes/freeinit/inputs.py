@@ -88,8 +88,9 @@ def advanced_pass_inputs() -> list[io.Input]:
             "whole passes, as in the paper.",
         ),
         io.Float.Input(
-            "restart", default=DEFAULTS.restart, min=0.0, max=0.99, step=0.001, advanced=True, tooltip="The noise level, of 1, that each further pass "
-            "starts from. Lower: nearer to the pass before, and quicker. 0: as in the paper, the highest that carries a layout.",
+            "restart", default=DEFAULTS.restart or PAPER, min=0.0, max=0.99, step=0.001, advanced=True, tooltip="The noise level, of 1, "
+            "that each further pass starts from. Lower: nearer to the pass before, and quicker. 0: as in the paper, the highest that "
+            "carries a layout.",
         ),
         *advanced_filter_inputs(),
         frames_input(

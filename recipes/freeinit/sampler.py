@@ -2,7 +2,8 @@
 leaves in the low frequencies, with fresh noise in the others.
 
 A model that predicts noise (or v) begins each pass at the end of its schedule, as in the paper. Where the schedule begins lower than
-that (image to image) or `restart` is lower, and with flow matching, a pass starts again at a lower level of noise (core/freeinit/levels.py).
+that (image to image) or `restart` is lower, and with flow matching, a pass starts again at a lower level of noise
+(core/freeinit/levels.py).
 """
 
 import hashlib

@@ -33,7 +33,7 @@ from .weights import save_compact
 
 HERE = Path(__file__).parent
 STEPS = {
-    "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 18000, "video_unet": 4000,
+    "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 24000, "video_unet": 4000,
 }  # fmt: skip
 VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")

@@ -1,0 +1,80 @@
+"""Losses on attention to words: every object that a prompt names gets a place, and one of its own.
+
+Separate-and-Enhance (arXiv 2312.06712), of maps M_i of the objects:
+
+    L_separate  =  sum over pairs i < j  max  M_i M_j / (M_i + M_j)          (the paper's product of all M_i by their sum, for two)
+    L_enhance   =  1 - min_i max  G * M_i                                    G: a Gaussian of 3 x 3, sigma 0.5
+
+Attend-and-Excite (arXiv 2301.13826), of maps A_i, a softmax over the words of 100 times the attention:
+
+    L           =  max_i max(0, 1 - max  G * A_i)
+
+Layout guidance (arXiv 2304.03373), of maps M_i and boxes:
+
+    L_boxes     =  mean_i (1 - sum over the box of M_i / sum of M_i)^2
+
+The maximum without an index is over all places. Maps are (B, objects, F, h, w) in 0..1, of F frames, 1 for a picture; `present` (B, objects)
+says which there are, for prompts name more or fewer. Losses are (B,), and 0 where nothing is present.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+SIGMA = 0.5  # of the Gaussian, in tokens
+SHARPNESS = 100.0  # of Attend-and-Excite's softmax over words
+LEAST = 1e-6  # of a sum that is divided by
+
+
+def separate(maps: Tensor, present: Tensor) -> Tensor:
+    """L_separate: how much two objects are looked for at the same place."""
+    first, second = torch.triu_indices(maps.shape[1], maps.shape[1], 1, device=maps.device)
+    a, b = maps[:, first], maps[:, second]
+    shared = (a * b / (a + b + LEAST)).flatten(2).amax(2) if len(first) else maps.new_zeros(len(maps), 0)
+    return (shared * (present[:, first] & present[:, second])).sum(1)
+
+
+def enhance(maps: Tensor, present: Tensor) -> Tensor:
+    """L_enhance: how little the least object is looked for anywhere."""
+    peaks = smooth(maps).flatten(2).amax(2)
+    return 1 - peaks.masked_fill(~present, 1.0).amin(1)
+
+
+def attend_and_excite(maps: Tensor, present: Tensor) -> Tensor:
+    """The loss of Attend-and-Excite, of maps by `excited`."""
+    peaks = smooth(maps).flatten(2).amax(2)
+    return (1 - peaks).clamp(min=0).masked_fill(~present, 0.0).amax(1)
+
+
+def boxes(maps: Tensor, inside: Tensor, present: Tensor) -> Tensor:
+    """L_boxes: how much of each object is looked for outside of its box. inside: (B, objects, F, h, w) in 0..1; `present` here are the
+    objects that have a box."""
+    inward = (maps * inside).flatten(2).sum(2) / (maps.flatten(2).sum(2) + LEAST)
+    return ((1 - inward).square() * present).sum(1) / present.sum(1).clamp(min=1)
+
+
+def excited(attention: Tensor, content: Tensor) -> Tensor:
+    """A of each token: the attention (B, tokens, F, h, w), sharpened over the tokens that are `content` (B, tokens); 0 for others."""
+    other = ~content[:, :, None, None, None]
+    return (SHARPNESS * attention).masked_fill(other, -torch.inf).softmax(1).masked_fill(other, 0.0)
+
+
+def of_phrases(maps: Tensor, phrases: Tensor) -> Tensor:
+    """Means over the tokens of each phrase: maps (B, tokens, F, h, w) and phrases (B, objects, tokens) bool to (B, objects, F, h, w)."""
+    weights = phrases.to(maps.dtype)
+    weights = weights / weights.sum(2, keepdim=True).clamp(min=1)
+    return torch.einsum("bkt,bt...->bk...", weights, maps)
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """G * maps, mirrored at the edges; an axis with one place is left as it is."""
+    aside = math.exp(-1 / (2 * SIGMA**2))
+    middle = 1 / (1 + 2 * aside)
+    for axis in (-2, -1):
+        count = maps.shape[axis]
+        if count > 1:
+            before, after = maps.narrow(axis, 1, 1), maps.narrow(axis, count - 2, 1)
+            wide = torch.cat([before, maps, after], axis)
+            maps = middle * maps + (1 - middle) / 2 * (wide.narrow(axis, 0, count) + wide.narrow(axis, 2, count))
+    return maps

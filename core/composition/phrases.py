@@ -1,0 +1,78 @@
+"""The things that a prompt names, found by its articles and conjunctions.
+
+Chunking by function words (Abney, Parsing by Chunks, 1991), for the English of prompts. It is a help, not a grammar: what it finds is
+shown to the user, who may write the phrases instead.
+"""
+
+import re
+
+ARTICLES = frozenset(
+    "a an the one two three four some another this these those his her their its my your our several many both each every".split()
+)
+SINGULAR = frozenset("a an one another this each every".split())  # what follows has no -s at its end, unless it is a verb
+CONJUNCTIONS = frozenset(("and", "&", "plus"))
+GROUNDS = frozenset("on in at under against during inside within".split())  # what follows is where things are
+ENDS = frozenset(
+    "of with without beside besides near next by behind above below over before from to into onto across through along around between "
+    "beneath left right for as while that which who whose where when is are was were be being has have had does do wearing holding or but "
+    "then very".split()
+)
+PICTURES = frozenset("photo photograph picture image painting drawing illustration portrait render rendering sketch shot view scene".split())
+WEIGHT = re.compile(r":\s*-?[\d.]+\s*(?=\))")
+WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|&|[^\s\w]")
+BRACKETS = str.maketrans(dict.fromkeys("()[]{}", " "))
+
+
+def noun_phrases(prompt: str) -> list[str]:
+    """The things named in a prompt, in order, without their articles and each once: "a red cube and a blue ball on grass" gives "red
+    cube" and "blue ball". Words after "on", "in" and the like say where things are, and are left out. Weights, (cat:1.3), are no words."""
+    words = WORD.findall(WEIGHT.sub("", prompt).replace("\\", "").translate(BRACKETS))
+    found = _after_articles(words) or _between_conjunctions(words)
+    return list(dict.fromkeys(found))
+
+
+def _after_articles(words: list[str]) -> list[str]:
+    found: list[str] = []
+    phrase: list[str] | None = None  # open, unless None
+    article = previous = ""
+    for word in [*words, "."]:
+        low = word.lower()
+        if phrase is not None and _ends(low, phrase, article):
+            if phrase and not (low == "of" and phrase[-1].lower() in PICTURES):
+                found.append(" ".join(phrase))
+            follows = low in CONJUNCTIONS and bool(phrase)
+            phrase, article = ([], "") if follows else (None, "")
+        if low in ARTICLES:
+            phrase, article = (None if previous in GROUNDS else []), low
+        elif phrase is not None and _is_word(low) and low not in CONJUNCTIONS:
+            phrase.append(word)
+        previous = low
+    return found
+
+
+def _ends(low: str, phrase: list[str], article: str) -> bool:
+    """Whether a phrase is over before this word."""
+    if low in ARTICLES or low in CONJUNCTIONS or low in GROUNDS or low in ENDS or not _is_word(low):
+        return True
+    if not phrase:
+        return False
+    verb = article in SINGULAR and re.search(r"[^suiao']s$", low) is not None
+    return verb or (low.endswith("ing") and len(low) > 5)
+
+
+def _is_word(low: str) -> bool:
+    return low[0].isalnum()
+
+
+def _between_conjunctions(words: list[str]) -> list[str]:
+    """Of a prompt without articles, up to where things are: "cat, dog and bird on grass"."""
+    found: list[list[str]] = [[]]
+    for word in words:
+        low = word.lower()
+        if low in GROUNDS or low in ENDS - {"with"}:
+            break
+        if low in CONJUNCTIONS or low == "with" or not _is_word(low):
+            found.append([])
+        elif low not in ARTICLES:
+            found[-1].append(word)
+    return [" ".join(phrase) for phrase in found if phrase]

@@ -1,0 +1,113 @@
+"""The losses beside their formulas, written out place by place in float64."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from freesteer.core.composition import losses
+
+
+@pytest.fixture
+def maps():
+    return torch.rand(3, 4, 2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+PRESENT = torch.tensor([[True, True, True, False], [True, False, True, False], [True, False, False, False]])
+NOTHING = torch.zeros(3, 4, dtype=torch.bool)
+
+
+def blurred(picture):
+    """A list of rows, by the Gaussian and mirrored edges."""
+    weight = [[math.exp(-(dy * dy + dx * dx) / (2 * 0.5**2)) for dx in (-1, 0, 1)] for dy in (-1, 0, 1)]
+    total = sum(map(sum, weight))
+    h, w = len(picture), len(picture[0])
+
+    def mirrored(i, count):
+        return -i if i < 0 else 2 * (count - 1) - i if i >= count else i
+
+    return [
+        [
+            sum(weight[dy + 1][dx + 1] * picture[mirrored(y + dy, h)][mirrored(x + dx, w)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)) / total
+            for x in range(w)
+        ]
+        for y in range(h)
+    ]  # fmt: skip
+
+
+def peak(volume):
+    return max(max(map(max, blurred(frame.tolist()))) for frame in volume)
+
+
+def there(row):
+    return [i for i, here in enumerate(row.tolist()) if here]
+
+
+def test_separate(maps):
+    found = losses.separate(maps, PRESENT)
+    for row, present, loss in zip(maps, PRESENT, found, strict=True):
+        wanted = 0.0
+        for i, j in itertools.combinations(there(present), 2):
+            places = zip(row[i].flatten().tolist(), row[j].flatten().tolist(), strict=True)
+            wanted += max(a * b / (a + b + losses.LEAST) for a, b in places)
+        assert float(loss) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_enhance(maps):
+    found = losses.enhance(maps, PRESENT)
+    for row, present, loss in zip(maps, PRESENT, found, strict=True):
+        assert float(loss) == pytest.approx(1 - min(peak(row[i]) for i in there(present)), abs=1e-12)
+
+
+def test_attend_and_excite(maps):
+    content = torch.tensor([[True, True, True, False]] * 3)
+    sharp = losses.excited(maps, content)
+    weight = (100 * maps[:, :3]).exp()
+    assert torch.allclose(sharp[:, :3], weight / weight.sum(1, keepdim=True), atol=1e-12)
+    assert not sharp[:, 3].any()
+    found = losses.attend_and_excite(sharp, PRESENT)
+    for row, present, loss in zip(sharp, PRESENT, found, strict=True):
+        assert float(loss) == pytest.approx(max(max(0.0, 1 - peak(row[i])) for i in there(present)), abs=1e-12)
+
+
+def test_boxes(maps):
+    inside = torch.zeros_like(maps)
+    inside[..., 1:3, :2] = 1
+    found = losses.boxes(maps, inside, PRESENT)
+    for row, present, loss in zip(maps, PRESENT, found, strict=True):
+        shares = [float(row[i][:, 1:3, :2].sum()) / (float(row[i].sum()) + losses.LEAST) for i in there(present)]
+        assert float(loss) == pytest.approx(sum((1 - share) ** 2 for share in shares) / len(shares), abs=1e-12)
+
+
+def test_a_phrase_is_the_mean_of_its_tokens(maps):
+    phrases = torch.zeros(3, 2, 4, dtype=torch.bool)
+    phrases[:, 0, 1:3] = True
+    found = losses.of_phrases(maps, phrases)
+    assert torch.allclose(found[:, 0], (maps[:, 1] + maps[:, 2]) / 2)
+    assert not found[:, 1].any()  # a phrase without tokens
+
+
+def test_nothing_present_costs_nothing(maps):
+    for loss in (losses.separate, losses.enhance, losses.attend_and_excite):
+        assert loss(maps, NOTHING).eq(0).all()
+    assert losses.boxes(maps, maps, NOTHING).eq(0).all()
+
+
+def test_empty_maps_give_finite_gradients():
+    empty = torch.zeros(1, 2, 1, 1, 4, requires_grad=True)
+    both = torch.ones(1, 2, dtype=torch.bool)
+    loss = losses.separate(empty, both) + losses.enhance(empty, both) + losses.boxes(empty, torch.ones_like(empty), both)
+    (gradient,) = torch.autograd.grad(loss.sum(), empty)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [losses.separate, losses.enhance, losses.attend_and_excite])
+def test_gradients_against_finite_differences(maps, loss):
+    assert torch.autograd.gradcheck(lambda m: loss(m, PRESENT), maps.clone().requires_grad_())
+
+
+def test_gradients_of_boxes_and_of_sharpened_attention(maps):
+    content = torch.tensor([[True, True, True, False]] * 3)
+    small = (maps / 50).clone().requires_grad_()  # as attention is: sharpened, it is still smooth
+    assert torch.autograd.gradcheck(lambda m: losses.boxes(m, maps, PRESENT), maps.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda m: losses.excited(m, content), small)

@@ -9,7 +9,7 @@ from comfy.ldm.modules.attention import attention_pytorch
 from einops import rearrange
 from torch import Tensor
 
-from ..host.gradients.attention import OVERRIDE
+from ..host.models.taps import OVERRIDE
 
 SHORT = 512  # tokens: the table of who attends to whom is small enough
 

@@ -4,16 +4,36 @@ Attention Is All You Need, Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
 """
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def attention_probabilities(q: Tensor, k: Tensor, heads: int, key_tokens: slice = slice(None), chunk: int = 1024) -> Tensor:
-    """softmax(q k^T / sqrt(d)) averaged over heads, in float32, for the keys in `key_tokens`.
+    """softmax(q k^T / sqrt(d)) averaged over heads, in float32 or better, for the keys in `key_tokens`.
 
     q: (rows, n, heads * d), k: (rows, m, heads * d); the result is (rows, n, m'). The softmax is over all m keys before
-    `key_tokens` are cut out. Queries go in chunks, so that the map of all heads never exists at once.
+    `key_tokens` are cut out. Queries go in chunks, so that the map of all heads never exists at once; where there are several, backward
+    computes each again.
     """
-    q, k = (t.float().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))  # rows, heads, tokens, d
-    scale = q.shape[-1] ** -0.5
-    parts = [((part * scale) @ k.transpose(-1, -2)).softmax(-1)[..., key_tokens].mean(1) for part in q.split(chunk, dim=2)]
-    return torch.cat(parts, dim=1)
+    q, k = (t.to(torch.promote_types(t.dtype, torch.float32)).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
+
+    def of_chunk(q: Tensor, k: Tensor) -> Tensor:
+        return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)[..., key_tokens].mean(1)
+
+    parts = q.split(chunk, dim=2)  # rows, heads, tokens, d
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        return torch.cat([of_chunk(part, k) for part in parts], 1)
+    return torch.cat([checkpoint(of_chunk, part, k, use_reentrant=False) for part in parts], 1)
+
+
+def mean_maps(layers: list[Tensor], grids: list[tuple[int, int, int]]) -> Tensor:
+    """Means over layers of maps (B, F * h * w, tokens) on token grids (F, h, w), on the finest of these: (B, tokens, F, h, w)."""
+    finest = max(grids)
+    maps = []
+    for layer, grid in zip(layers, grids, strict=True):
+        f, h, w = grid
+        each = rearrange(layer, "b (f h w) t -> b t f h w", f=f, h=h, w=w)
+        maps.append(each if grid == finest else F.interpolate(each, finest, mode="trilinear"))
+    return torch.stack(maps).mean(0)

@@ -13,8 +13,8 @@ Layout guidance (arXiv 2304.03373), of maps M_i and boxes:
 
     L_boxes     =  mean_i (1 - sum over the box of M_i / sum of M_i)^2
 
-The maximum without an index is over all places. Maps are (B, objects, F, h, w) in 0..1, of F frames, 1 for a picture; `present` (B, objects)
-says which there are, for prompts name more or fewer. Losses are (B,), and 0 where nothing is present.
+The maximum without an index is over all places. Maps are (B, objects, F, h, w) in 0..1, of F frames, 1 for a picture; `present`
+(B, objects) says which there are, for prompts name more or fewer. Losses are (B,), and 0 where nothing is present.
 """
 
 import math

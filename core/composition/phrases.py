@@ -7,19 +7,30 @@ shown to the user, who may write the phrases instead.
 import re
 
 ARTICLES = frozenset(
-    "a an the one two three four some another this these those his her their its my your our several many both each every".split()
-)
-SINGULAR = frozenset("a an one another this each every".split())  # what follows has no -s at its end, unless it is a verb
+    (
+        "a", "an", "the", "one", "two", "three", "four", "some", "another", "this", "these", "those", "his", "her", "their", "its",
+        "my", "your", "our", "several", "many", "both", "each", "every",
+    )
+)  # fmt: skip
+SINGULAR = frozenset(("a", "an", "one", "another", "this", "each", "every"))  # what follows has no -s at its end, unless it is a verb
 CONJUNCTIONS = frozenset(("and", "&", "plus"))
-GROUNDS = frozenset("on in at under against during inside within".split())  # what follows is where things are
+GROUNDS = frozenset(("on", "in", "at", "under", "against", "during", "inside", "within"))  # what follows is where things are
 ENDS = frozenset(
-    "of with without beside besides near next by behind above below over before from to into onto across through along around between "
-    "beneath left right for as while that which who whose where when is are was were be being has have had does do wearing holding or but "
-    "then very".split()
-)
-PICTURES = frozenset("photo photograph picture image painting drawing illustration portrait render rendering sketch shot view scene".split())
+    (
+        "of", "with", "without", "beside", "besides", "near", "next", "by", "behind", "above", "below", "over", "before", "from",
+        "to", "into", "onto", "across", "through", "along", "around", "between", "beneath", "left", "right", "for", "as", "while",
+        "that", "which", "who", "whose", "where", "when", "is", "are", "was", "were", "be", "being", "has", "have", "had", "does",
+        "do", "wearing", "holding", "or", "but", "then", "very",
+    )
+)  # fmt: skip
+PICTURES = frozenset(
+    (
+        "photo", "photograph", "picture", "image", "painting", "drawing", "illustration", "portrait", "render", "rendering",
+        "sketch", "shot", "view", "scene",
+    )
+)  # fmt: skip
 WEIGHT = re.compile(r":\s*-?[\d.]+\s*(?=\))")
-WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|&|[^\s\w]")
+WORD = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*|&|[^\s\w]")
 BRACKETS = str.maketrans(dict.fromkeys("()[]{}", " "))
 
 

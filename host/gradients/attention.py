@@ -14,7 +14,8 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
-OVERRIDE = "optimized_attention_override"  # the host's single place for it, in transformer_options
+from ..models.taps import OVERRIDE
+
 Attention = Callable[..., Tensor]
 
 

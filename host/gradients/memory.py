@@ -13,7 +13,7 @@ from torch import nn
 
 from ..models import families
 from ..models.layouts import Block
-from ..models.taps import Point
+from ..models.taps import Readable
 
 log = logging.getLogger(__name__)
 TWICE = 2  # a block that is evaluated again has its own graph, and copies of what that keeps
@@ -32,7 +32,7 @@ class Footprint:
         return SPARE * self.whole > free
 
 
-def footprint(model: ModelPatcher, points: Sequence[Point], latent_shape: Sequence[int]) -> Footprint:
+def footprint(model: ModelPatcher, points: Sequence[Readable], latent_shape: Sequence[int]) -> Footprint:
     """Of a pass over latents (rows, ...) up to the last of `points`, in the model's own precision."""
     diffusion_model = model.model.diffusion_model
     blocks = _until_the_last(families.family_of(model).layout.blocks(diffusion_model), points)
@@ -46,10 +46,10 @@ def footprint(model: ModelPatcher, points: Sequence[Point], latent_shape: Sequen
     return Footprint(sum(kept), sum(given) + TWICE * max(kept, default=0))
 
 
-def _until_the_last(blocks: list[Block], points: Sequence[Point]) -> list[Block]:
+def _until_the_last(blocks: list[Block], points: Sequence[Readable]) -> list[Block]:
     """Those that run before all points have been read; what comes after has no graph."""
     last = max(
-        (i for i, block in enumerate(blocks) for point in points if point.module.startswith(f"{block.path}.")),
+        (i for i, block in enumerate(blocks) for point in points if f"{point.module}.".startswith(f"{block.path}.")),
         default=len(blocks) - 1,
     )
     return blocks[: last + 1]
@@ -60,7 +60,7 @@ def _cast_weights(block: nn.Module, dtype: torch.dtype) -> int:
     return sum(math.prod(weight.shape) * dtype.itemsize for weight in block.parameters() if weight.dtype != dtype)
 
 
-def must_recompute(model: ModelPatcher, points: Sequence[Point], latent_shape: Sequence[int]) -> bool:
+def must_recompute(model: ModelPatcher, points: Sequence[Readable], latent_shape: Sequence[int]) -> bool:
     """Whether a guided step fits into what the device has free only if blocks are evaluated again; says so in the log."""
     needed = footprint(model, points, latent_shape)
     free: Any = comfy.model_management.get_free_memory(model.load_device)  # a number, where only one is asked for

@@ -8,7 +8,7 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ..models.taps import Point, Taps
+from ..models.taps import Taps
 from .copying import copied_on_change
 from .preparation import NoGradientError
 from .recompute import recomputed
@@ -95,9 +95,9 @@ _large: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # models whose graph w
 
 
 def forward_with_gradient(
-    run: Callable[[Tensor], Tensor], x: Tensor, points: Sequence[Point], energy: Energy, diffusion_model: nn.Module, recompute: bool = False
+    run: Callable[[Tensor], Tensor], x: Tensor, taps: Taps, energy: Energy, diffusion_model: nn.Module, recompute: bool = False
 ) -> Pass:
-    """One forward pass, and the gradient of an energy of the features at `points`.
+    """One forward pass, and the gradient of an energy of the features that `taps` read; these stop the gradient.
 
     run: evaluates the model on x, with its other inputs made `normal`; called again where a remedy is tried. x: (rows, ...).
     Both an APPLY_MODEL wrapper (x is the sampler's, without concatenated channels; every family) and a DIFFUSION_MODEL
@@ -108,7 +108,7 @@ def forward_with_gradient(
     settings = Settings(diffusion_model in _mutating, recompute or diffusion_model in _large)
     for _ in range(TRIES):
         try:
-            found = _differentiate(run, x, points, energy, diffusion_model, settings)
+            found = _differentiate(run, x, taps, energy, diffusion_model, settings)
         except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
             settings = _remedy(error, settings, diffusion_model)
             continue
@@ -141,14 +141,14 @@ def _remedy(error: Exception, settings: Settings, diffusion_model: nn.Module) ->
 
 
 def _differentiate(
-    run: Callable[[Tensor], Tensor], x: Tensor, points: Sequence[Point], energy: Energy, diffusion_model: nn.Module, settings: Settings
+    run: Callable[[Tensor], Tensor], x: Tensor, taps: Taps, energy: Energy, diffusion_model: nn.Module, settings: Settings
 ) -> Pass:
     """The energy is differentiated first, and its gradient scaled to `settings.scale` at most before it goes through the
     model, because half precision would lose it otherwise: it shrinks with the number of tokens. The scale is a power of two.
     """
     with differentiable(diffusion_model, settings):
         x = x.detach().clone().requires_grad_()
-        with Taps(diffusion_model, points, x.shape, stop_gradient=True) as taps, torch.enable_grad():
+        with taps, torch.enable_grad():
             output = run(x).detach()
             taps.require_all()
             features = taps.features
@@ -162,7 +162,7 @@ def _differentiate(
                 return Pass(output, torch.zeros_like(_widened(x.detach())), energies, seen)
             scale = settings.scale * _power_of_two(torch.stack([pull.abs().max() for pull in pulls.values()]).max())
             read = [features[name] for name in pulls]
-            del leaves, features, taps  # or they would take as much again while the model's graph is gone through
+            del leaves, features  # or they would take as much again while the model's graph is gone through
             outer = [(pulls.pop(name) * scale).to(feature.dtype) for name, feature in zip(list(pulls), read, strict=True)]
             (gradient,) = torch.autograd.grad(read, x, outer)
     return Pass(output, _widened(gradient) / scale, energies, seen)

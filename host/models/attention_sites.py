@@ -1,19 +1,19 @@
 """Where a diffusion model attends, and what its tokens are there: for methods that change attention itself.
 
 The host's override of attention is called with queries, keys and values, and is not told of which layer. A site is the module that is
-running then; `watching` tells which.
+running then (running.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from .families import Family
+from .families import Choice, Family
 from .layouts import UNet
-from .taps import Grid
+from .taps import Attended, Grid, Point
 
 Kind = Literal["space", "text", "time", "text in time", "joint"]
 
@@ -68,23 +68,39 @@ def _over_time(diffusion_model: nn.Module, query: str, patch: Grid) -> list[Site
     return [Site(f"{path}.attn1", "time", patch), Site(f"{path}.attn2", second, patch)]
 
 
-@contextmanager
-def watching(diffusion_model: nn.Module, where: Sequence[Site]) -> Iterator[Callable[[], Site | None]]:
-    """A function that tells which site is running, while the context lasts. Hooks are torch's; the host is left as it is."""
-    running: list[Site] = []
-    handles = []
+@dataclass(frozen=True)
+class TextLayer:
+    """One attention of image tokens to the prompt. points: what is read of it, text keys before image queries."""
 
-    def enter(site: Site) -> Callable[..., None]:
-        return lambda *_: running.append(site)
+    heads: int
+    points: tuple[Point, Point] | tuple[Attended]
 
-    def leave(*_: Any) -> None:
-        running.pop()
+    def grid(self, latent_shape: Sequence[int]) -> Grid:
+        """Of the image tokens."""
+        return self.points[-1].grid(latent_shape) or ()
 
-    try:
-        for site in where:
-            module = diffusion_model.get_submodule(site.module)
-            handles += [module.register_forward_pre_hook(enter(site)), module.register_forward_hook(leave)]
-        yield lambda: running[-1] if running else None
-    finally:
-        for handle in handles:
-            handle.remove()
+    def queries_and_keys(self, features: Mapping[str, Tensor], latent_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(rows, image tokens, channels) and (rows, text tokens, channels) of what was read."""
+        read = [features[point.name] for point in self.points]
+        if len(read) == 2:
+            return read[1], read[0]
+        text = read[0].shape[1] - math.prod(self.grid(latent_shape))
+        return read[0][:, text:], read[0][:, :text]
+
+
+def text_layers(family: Family, diffusion_model: nn.Module, choice: Choice = "default") -> list[TextLayer]:
+    """Where image tokens look at the words of the prompt: beside, or in, the attention layers of that choice (see Family.layers)."""
+    chosen = {layer.name for layer in family.layers(diffusion_model, choice)}
+    own = family.layout.attention(diffusion_model)
+    if family.text == "joint":
+        blocks = family.layout.blocks(diffusion_model)
+        return [
+            TextLayer(layer.heads, (Attended(f"{layer.name}.joint", block.path, layer.query.patch or (), layer.query.pad_to),))
+            for layer, block in zip(own, blocks, strict=True)
+            if layer.name in chosen
+        ]
+    return [
+        TextLayer(text.heads, (text.key, text.query))
+        for layer, text in zip(own, family.cross_layers(diffusion_model), strict=True)
+        if layer.name in chosen
+    ]

@@ -1,18 +1,23 @@
 """Reading keys, queries and values inside a diffusion model, without owning any of the host's single patch slots.
 
-A tap is a torch forward hook on a projection (to_k and its like). It lives as long as one `with`: the user's MODEL is
-the same before and after, and patches of other packs stay where they are.
+A tap is a torch forward hook on a projection (to_k and its like), or stands before the host's attention function, around what other
+packs have put there. It lives as long as one `with`: the user's MODEL is the same before and after, and patches of other packs stay where
+they are.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from .running import watching
+
 CONDITIONAL, UNCONDITIONAL = 0, 1  # the host's numbers, in `cond_or_uncond`
+OVERRIDE = "optimized_attention_override"  # in transformer_options: the host's single place for other attention
 Grid = tuple[int, ...]
 
 
@@ -39,9 +44,7 @@ class Point:
 
     def grid(self, latent_shape: Sequence[int]) -> Grid | None:
         """Token grid (h, w) or (t, h, w) for the shape of the diffusion model's input; models pad odd sizes up."""
-        if self.patch is None:
-            return None
-        return tuple(math.ceil(size / cells) for size, cells in zip(latent_shape[-len(self.patch) :], self.patch, strict=True))
+        return None if self.patch is None else _grid(self.patch, latent_shape)
 
     def image_tokens(self, projected: Tensor, grid: Grid | None) -> Tensor:
         """The part (rows, tokens, channels) of a projection's output that belongs to this point."""
@@ -60,32 +63,85 @@ class Point:
         return projected[:, start : start + count]
 
 
+@dataclass(frozen=True)
+class Attended:
+    """An attention over text and image tokens together, as it is computed: with norms and rotations, which differ between the two. What is
+    read are the keys of the text, and after them the queries of the image: (rows, text + image tokens, heads * channels).
+
+    `module` is what the attention runs in; `patch` and `pad_to` are as those of a Point.
+    """
+
+    name: str
+    module: str
+    patch: Grid
+    pad_to: int = 1
+
+    def grid(self, latent_shape: Sequence[int]) -> Grid:
+        return _grid(self.patch, latent_shape)
+
+    def keys_and_queries(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor | None:
+        """Of an attention in this module, unless it is over the image alone. q, k: (rows, tokens, heads * channels), or (rows, heads,
+        tokens, channels)."""
+        q, k = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k))
+        count = math.prod(grid)
+        text = k.shape[1] - math.ceil(count / self.pad_to) * self.pad_to
+        if text < 0 or q.shape[1] != k.shape[1] or q.shape[2] != k.shape[2]:
+            raise TapError(
+                f"The attention in {self.module} has {q.shape[1]} queries and {k.shape[1]} keys where the latent has "
+                f"{' x '.join(map(str, grid))} tokens. If Peekaboo is on this model, connect it before this node; a patch that merges or "
+                "tiles tokens has to be taken off."
+            )
+        return torch.cat([k[:, :text], q[:, text : text + count]], 1) if text else None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The encoded prompt as the diffusion model is given it: (rows, tokens, channels)."""
+
+    name: str = "prompt"
+    module: str = ""
+
+    def grid(self, latent_shape: Sequence[int]) -> None:
+        return None
+
+
+def _grid(patch: Grid, latent_shape: Sequence[int]) -> Grid:
+    return tuple(math.ceil(size / cells) for size, cells in zip(latent_shape[-len(patch) :], patch, strict=True))
+
+
+Readable = Point | Attended | Prompt
+
+
 class Taps:
     """Records the given points during one forward pass: `features[name]` is (rows, tokens, channels), `grids[name]` its grid.
 
     stop_gradient: whether the rest of the pass records no graph once every point has been read.
     """
 
-    def __init__(self, diffusion_model: nn.Module, points: Sequence[Point], latent_shape: Sequence[int], stop_gradient: bool = False):
-        self.points = tuple(points)
-        self.stop_gradient = stop_gradient
+    def __init__(self, diffusion_model: nn.Module, points: Sequence[Readable], latent_shape: Sequence[int], stop_gradient: bool = False):
+        self.diffusion_model, self.points, self.stop_gradient = diffusion_model, tuple(points), stop_gradient
         self.grids: dict[str, Grid | None] = {point.name: point.grid(latent_shape) for point in points}
         self.features: dict[str, Tensor] = {}
         self._modules = [diffusion_model.get_submodule(point.module) for point in points]
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._last: Point | None = None
+        self._open = ExitStack()
+        self._last: Readable | None = None
+        self._attended: Callable[[], Attended | None] = lambda: None
 
     def __enter__(self) -> "Taps":
-        for point, module in zip(self.points, self._modules, strict=True):
-            self._handles.append(module.register_forward_hook(self._hook(point)))
         self.features.clear()
         self._last = None
+        with ExitStack() as stack:
+            self._attended = stack.enter_context(watching(self.diffusion_model, [p for p in self.points if isinstance(p, Attended)]))
+            for point, module in zip(self.points, self._modules, strict=True):
+                if isinstance(point, Point):
+                    stack.callback(module.register_forward_hook(self._hook(point)).remove)
+                elif isinstance(point, Prompt):
+                    stack.callback(module.register_forward_pre_hook(self._given(point), with_kwargs=True).remove)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._open.close()
         if kind is None:
             self.require_all()
 
@@ -98,16 +154,38 @@ class Taps:
                 "A torch.compile node, a block cache or a layer-skipping patch on this model is the usual cause: please take it off."
             )
 
-    def _hook(self, point: Point):
-        def record(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:
-            # Runs a second time during backward where blocks are recomputed, and must then do the same again.
-            self.features[point.name] = point.image_tokens(output, self.grids[point.name])
-            if self._last is None and len(self.features) == len(self.points):
-                self._last = point
-            if point is self._last and self.stop_gradient:
-                torch.set_grad_enabled(False)
+    def through_attention(self, transformer_options: dict[str, Any]) -> dict[str, Any]:
+        """The same options, with which points of the kind Attended can be read."""
+        if not any(isinstance(point, Attended) for point in self.points):
+            return transformer_options
+        before = transformer_options.get(OVERRIDE)
+
+        def attention(function: Callable[..., Tensor], q: Tensor, k: Tensor, *rest: Any, **named: Any) -> Tensor:
+            point = self._attended()
+            found = point.keys_and_queries(q, k, self.grids[point.name] or ()) if point is not None else None
+            if point is not None and found is not None:
+                self._record(point, found)
+            return function(q, k, *rest, **named) if before is None else before(function, q, k, *rest, **named)
+
+        return {**transformer_options, OVERRIDE: attention}
+
+    def _hook(self, point: Point) -> Callable[[nn.Module, tuple[object, ...], Tensor], None]:
+        return lambda module, inputs, output: self._record(point, point.image_tokens(output, self.grids[point.name]))
+
+    def _given(self, point: Prompt) -> Callable[[nn.Module, tuple[object, ...], dict[str, Any]], None]:
+        def record(module: nn.Module, inputs: tuple[object, ...], named: dict[str, Any]) -> None:
+            if named.get("context") is not None:
+                self._record(point, named["context"])
 
         return record
+
+    def _record(self, point: Readable, feature: Tensor) -> None:
+        """Runs a second time during backward where blocks are recomputed, and must then do the same again."""
+        self.features[point.name] = feature
+        if self._last is None and len(self.features) == len(self.points):
+            self._last = point
+        if point is self._last and self.stop_gradient:
+            torch.set_grad_enabled(False)
 
 
 def branch_rows(transformer_options: Mapping[str, Any], rows: int, branch: int = CONDITIONAL) -> list[int]:

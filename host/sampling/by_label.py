@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.attention.grouped import ANYTHING, Part, grouped_attention, parts, table, take
-from ..gradients.attention import OVERRIDE
-from ..models.attention_sites import Site, watching
+from ..models.attention_sites import Site
+from ..models.running import watching
+from ..models.taps import OVERRIDE
 
 Plan = list[Part] | Tensor  # blocks, or a table of queries by words
 Plans = dict[Hashable, Plan]

@@ -6,7 +6,7 @@ from typing import Protocol
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..models.taps import Point
+from ..models.taps import Readable
 from .reading import Features
 from .sigma_range import SigmaRange
 
@@ -39,7 +39,7 @@ class Guide(Protocol):
     one backward pass."""
 
     @property
-    def points(self) -> Sequence[Point]: ...
+    def points(self) -> Sequence[Readable]: ...
     @property
     def range(self) -> SigmaRange: ...
     @property

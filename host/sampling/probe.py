@@ -14,7 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..models.taps import Point, TapError
+from ..models.taps import Readable, TapError
 from . import reading, steering
 
 Conditioning = list
@@ -25,7 +25,7 @@ Predict = Callable[[Tensor, Tensor | float], tuple[Tensor, dict[str, Tensor]]]
 class Probe(comfy.samplers.Sampler):
     """Runs `walk` with a function that predicts and reads at once; what `walk` returns is the sample."""
 
-    def __init__(self, points: Sequence[Point], walk: Callable[..., Tensor]):
+    def __init__(self, points: Sequence[Readable], walk: Callable[..., Tensor]):
         self.points, self.walk = points, walk
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *_mask_and_bar):
@@ -58,7 +58,7 @@ def _sample(model, probe: Probe, noise, prompts: Prompts, latent, sigmas) -> Ten
 
 
 def generate(
-    model: ModelPatcher, points: Sequence[Point], prompts: Prompts, noise: Tensor, latent: Tensor, sigmas: Tensor, visit: Visit
+    model: ModelPatcher, points: Sequence[Readable], prompts: Prompts, noise: Tensor, latent: Tensor, sigmas: Tensor, visit: Visit
 ) -> Tensor:
     """Makes pictures by Euler steps over falling `sigmas` and then to 0, and shows `visit` what it finds at each of them:
     its number, the features, and the clean latents that are predicted, in the model's own scale. Gives the latents.
@@ -77,7 +77,7 @@ def generate(
 
 
 def inspect(
-    model: ModelPatcher, points: Sequence[Point], positive: Conditioning, latent: Tensor, sigmas: Tensor,
+    model: ModelPatcher, points: Sequence[Readable], positive: Conditioning, latent: Tensor, sigmas: Tensor,
     seed: int, draws: int, visit: Visit,
 ) -> None:  # fmt: skip
     """Shows `visit` the features of a given picture at each of `sigmas`, noised forward; `draws` noises are averaged."""
@@ -95,7 +95,7 @@ def inspect(
 
 
 def invert(
-    model: ModelPatcher, points: Sequence[Point], positive: Conditioning, latent: Tensor, sigmas: Tensor, steps: int, visit: Visit
+    model: ModelPatcher, points: Sequence[Readable], positive: Conditioning, latent: Tensor, sigmas: Tensor, steps: int, visit: Visit
 ) -> None:
     """Shows `visit` the features of a given picture at each of `sigmas` along its DDIM inversion, which takes about `steps` steps."""
 

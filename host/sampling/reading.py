@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..gradients import passes
 from ..gradients.attention import with_derivative
-from ..models.taps import Point, Taps
+from ..models.taps import Readable, Taps
 
 KEY = "freesteer_reading"
 ORDER, READING = f"{KEY}_order", f"{KEY}_now"
@@ -28,7 +28,7 @@ class Request:
     wanted; None: only the features. positive: the conditions to read at; the first ones if None. recompute: see gradients.memory."""
 
     shape: torch.Size
-    points: Sequence[Point]
+    points: Sequence[Readable]
     energy: Callable[[Features], Tensor] | None = None
     positive: list | None = None
     recompute: bool = False
@@ -102,9 +102,10 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
         return executor(x, timestep, *args, **kwargs)
     request, readout = options[READING].request, options[READING].readout
     diffusion_model = executor.class_obj.diffusion_model
+    taps = Taps(diffusion_model, request.points, x.shape, stop_gradient=request.energy is not None)
     if request.energy is None:
-        with Taps(diffusion_model, request.points, x.shape) as taps:
-            output = executor(x, timestep, *args, **kwargs)
+        with taps:
+            output = executor(x, timestep, *_changed(taps.through_attention, args), **_changed(taps.through_attention, kwargs))
         readout.passes += _by_pass(taps.features, request.shape[0])
         return output
     energy = request.energy
@@ -112,21 +113,25 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     def energies(features: Features) -> Tensor:
         return torch.cat([energy(one) for one in _by_pass(features, request.shape[0])])
 
+    def through(options: dict[str, Any]) -> dict[str, Any]:
+        return taps.through_attention(with_derivative(options))
+
     def run(x: Tensor) -> Tensor:
         inputs = passes.normal((timestep, *args))  # fresh lists each time: the host takes a ControlNet's answers off them
-        named = passes.normal(kwargs)
-        return executor(x, *map(_differentiable, inputs), **{name: _differentiable(value) for name, value in named.items()})
+        return executor(x, *_changed(through, inputs), **_changed(through, passes.normal(kwargs)))
 
-    found = passes.forward_with_gradient(run, x, request.points, energies, diffusion_model, request.recompute)
+    found = passes.forward_with_gradient(run, x, taps, energies, diffusion_model, request.recompute)
     readout.gradients += list(found.gradient.unflatten(0, (-1, request.shape[0])))
     readout.energies += list(found.energies.unflatten(0, (-1, request.shape[0])))
     readout.passes += _by_pass(found.features, request.shape[0])
     return found.output
 
 
-def _differentiable(argument: Any) -> Any:
-    """transformer_options with attention that has a derivative; everything else as it is."""
-    return with_derivative(argument) if isinstance(argument, dict) and READING in argument else argument
+def _changed(change: Callable[[dict[str, Any]], dict[str, Any]], arguments: Any) -> Any:
+    """A tuple or dict of arguments, of which transformer_options are changed."""
+    if isinstance(arguments, dict):
+        return dict(zip(arguments, _changed(change, tuple(arguments.values())), strict=True))
+    return tuple(change(each) if isinstance(each, dict) and READING in each else each for each in arguments)
 
 
 def _by_pass(features: Features, latents: int) -> list[Features]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...core.bounded_step import bounded_step
 from ..gradients import memory, preparation
-from ..models.taps import Point
+from ..models.taps import Readable
 from . import reading
 from .guides import Guide, Session
 from .reading import Features, Readout, Request
@@ -57,7 +57,7 @@ class Run:
     guides: Sequence[Guide]
     sessions: dict[int, Session] = field(default_factory=dict)
     held: Held | None = None
-    recompute: dict[tuple[Point, ...], bool] = field(default_factory=dict)
+    recompute: dict[tuple[Readable, ...], bool] = field(default_factory=dict)
 
     def active(self, sigma: float, model_sampling: Any) -> list[Guide]:
         return [guide for guide in self.guides if guide.strength > 0 and guide.range.contains(sigma, model_sampling)]
@@ -140,7 +140,7 @@ class Step:
         return self.strongest * longest(self.noise)
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[Readable, ...]:
         return tuple({point.name: point for guide in self.guides for point in guide.points}.values())
 
     def take(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from freesteer.host.gradients.attention import OVERRIDE
+from freesteer.host.models.taps import OVERRIDE
 from freesteer.playground import text
 from freesteer.playground.attention_loss import GROUPS, Looks
 from freesteer.playground.frame_vae import build_frame_vae

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from freesteer.core.attention.probabilities import attention_probabilities
+from freesteer.core.attention.probabilities import attention_probabilities, mean_maps
 
 
 def test_they_are_the_formula():
@@ -23,3 +23,23 @@ def test_they_sum_to_one_over_all_tokens_and_are_cut_afterwards():
     whole = attention_probabilities(q, k, heads=2, chunk=7)
     torch.testing.assert_close(whole.sum(-1), torch.ones(2, 30))
     torch.testing.assert_close(attention_probabilities(q, k, heads=2, key_tokens=slice(1, 3)), whole[..., 1:3])
+
+
+def test_in_chunks_the_gradient_is_the_same():
+    q, k = (torch.randn(2, n, 8, dtype=torch.float64, requires_grad=True) for n in (30, 5))
+    wanted, found = (torch.autograd.grad(attention_probabilities(q, k, 2, chunk=c).square().sum(), (q, k)) for c in (1024, 7))
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_maps_of_several_grids_come_to_the_finest():
+    fine, coarse = torch.rand(2, 24, 3), torch.full((2, 6, 3), 0.5)
+    found = mean_maps([fine, coarse], [(1, 4, 6), (1, 2, 3)])
+    assert found.shape == (2, 3, 1, 4, 6)
+    torch.testing.assert_close(found, (fine.mT.reshape(2, 3, 1, 4, 6) + 0.5) / 2)
+
+
+def test_a_coarse_map_lies_where_it_lay():
+    ramp = torch.arange(4.0).view(1, 4, 1)  # (1, 1, 4): centres at 1, 3, 5, 7 of 8
+    found = mean_maps([ramp, torch.zeros(1, 8, 1)], [(1, 1, 4), (1, 1, 8)])[0, 0, 0, 0] * 2
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]))

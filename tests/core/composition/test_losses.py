@@ -26,13 +26,11 @@ def blurred(picture):
     def mirrored(i, count):
         return -i if i < 0 else 2 * (count - 1) - i if i >= count else i
 
+    around = list(itertools.product((-1, 0, 1), repeat=2))
     return [
-        [
-            sum(weight[dy + 1][dx + 1] * picture[mirrored(y + dy, h)][mirrored(x + dx, w)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)) / total
-            for x in range(w)
-        ]
+        [sum(weight[dy + 1][dx + 1] * picture[mirrored(y + dy, h)][mirrored(x + dx, w)] for dy, dx in around) / total for x in range(w)]
         for y in range(h)
-    ]  # fmt: skip
+    ]
 
 
 def peak(volume):

@@ -27,8 +27,9 @@ def with_gradient(call: tiny.Call, energy=linear_energy, recompute: bool = False
     diffusion_model = call.model.diffusion_model
     points = families.structure_points(call.model.current_patcher)
     rows = call.rows or [0]
+    taps = Taps(diffusion_model, points, call.x.shape, stop_gradient=True)
     return passes.forward_with_gradient(
-        call.run, call.x, points, lambda features: energy({name: f[rows] for name, f in features.items()}), diffusion_model, recompute
+        call.run, call.x, taps, lambda features: energy({name: f[rows] for name, f in features.items()}), diffusion_model, recompute
     )
 
 
@@ -255,10 +256,10 @@ def test_the_rest_of_the_pass_has_no_graph():
 
     def check(call: tiny.Call) -> Tensor:
         dm = call.model.diffusion_model
-        points = families.structure_points(model.model)[:1]
+        taps = Taps(dm, families.structure_points(model.model)[:1], call.x.shape, stop_gradient=True)
         first, last = dm.input_blocks[1][0], dm.output_blocks[-1][0]
         handles = [block.register_forward_hook(lambda _, __, out: graphs.append(out.requires_grad)) for block in (first, last)]
-        output = passes.forward_with_gradient(call.run, call.x, points, linear_energy, dm).output
+        output = passes.forward_with_gradient(call.run, call.x, taps, linear_energy, dm).output
         for handle in handles:
             handle.remove()
         assert not output.requires_grad

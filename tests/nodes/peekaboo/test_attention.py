@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from freesteer.core.attention.grouped import Part
-from freesteer.host.gradients.attention import OVERRIDE
 from freesteer.host.models import families
-from freesteer.host.models.attention_sites import sites, watching
+from freesteer.host.models.attention_sites import sites
+from freesteer.host.models.running import watching
+from freesteer.host.models.taps import OVERRIDE
 from freesteer.host.sampling import by_label
 from freesteer.host.sampling.by_label import LabelError, mask_of
 from freesteer.host.sampling.sigma_range import SigmaRange

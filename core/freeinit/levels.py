@@ -23,6 +23,12 @@ def sigma_of(level: float) -> float:
     return level / (1 - level)
 
 
+def highest_of(sigma_max: float) -> float:
+    """The highest sigma at which a model that predicts noise is still given a layout: the end of its schedule, unless that lies far above
+    Stable Diffusion's, as in SVD (700) and with a terminal signal of zero."""
+    return sigma_max if sigma_max < 2 * SD_END else SD_END
+
+
 def restarted(sigmas: Tensor, level: float) -> Tensor:
     """The part of a schedule (steps + 1,) that lies below `level`, which it now begins with."""
     below = sigmas[sigmas < level * (1 - 1e-4)]

@@ -91,20 +91,27 @@ def mask(name: str, value: Tensor, size: tuple[int, int], pictures: int, empty: 
     return value if (h, w) == (height, width) else F.interpolate(value, size, mode="bilinear", antialias=True)
 
 
-def latent(model: ModelPatcher, value: dict) -> Tensor:
-    """The latents of a LATENT with the channels of the model: those of pictures or of clips."""
+def samples_of(value: dict, name: str = "latent") -> Tensor:
+    """The latents of a LATENT of pictures or of a clip, (B, C, H, W) or (B, C, T, H, W)."""
     samples = value.get("samples") if isinstance(value, dict) else None
-    if not isinstance(samples, Tensor) or samples.is_nested or samples.ndim not in (4, 5) or 0 in samples.shape:
-        raise InputError(f"latent has to be those of pictures or of a clip, as from Empty Latent Image; what came is {_shape(samples)}.")
+    if isinstance(samples, Tensor) and samples.is_nested:
+        raise InputError(f"{name} holds several kinds of latents in one (video with sound): separate them first.")
+    if not isinstance(samples, Tensor) or samples.ndim not in (4, 5) or 0 in samples.shape:
+        raise InputError(f"{name} has to be that of pictures or of a clip, as from an empty latent node; what came is {_shape(samples)}.")
     if not torch.isfinite(samples).all():
-        raise InputError("latent has values that are not numbers (NaN or infinity): connect an empty latent.")
-    samples = fitted(model, samples, value)
+        raise InputError(f"{name} has values that are not numbers (NaN or infinity): the node before it went wrong.")
+    return samples
+
+
+def latent(model: ModelPatcher, value: dict, name: str = "latent") -> Tensor:
+    """The latents of a LATENT with the channels of the model: those of pictures or of clips."""
+    samples = fitted(model, samples_of(value, name), value)
     latent_format: Any = model.get_model_object("latent_format")
     channels = latent_format.latent_channels
     if samples.ndim != latent_format.latent_dimensions + 2:
-        raise InputError(f"latent is a clip of {samples.shape[2]} frames, and this model draws pictures: connect an Empty Latent Image.")
+        raise InputError(f"{name} is a clip of {samples.shape[2]} frames, and this model draws pictures: connect an Empty Latent Image.")
     if samples.shape[1] != channels:
-        raise InputError(f"latent has {samples.shape[1]} channels where this model has {channels}: connect an empty latent of its kind.")
+        raise InputError(f"{name} has {samples.shape[1]} channels where this model has {channels}: connect an empty latent of its kind.")
     return samples
 
 

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...core.freeinit import filters
 from ...host.models.frames import FRAME_AXES
@@ -131,15 +129,3 @@ def settings_of(**inputs) -> FreeInitSettings:
         frames=checks.choice("frames", inputs["frames"], FRAME_AXES),
         keep_variance=bool(inputs["keep_variance"]),
     )
-
-
-def samples_of(name: str, latent: Any) -> Tensor:
-    """The latents of a LATENT of a clip or of pictures."""
-    samples = latent.get("samples") if isinstance(latent, dict) else None
-    if isinstance(samples, Tensor) and samples.is_nested:
-        raise checks.InputError(f"{name} holds several kinds of latents in one (video with sound): separate them first.")
-    if not isinstance(samples, Tensor) or samples.ndim not in (4, 5) or 0 in samples.shape:
-        raise checks.InputError(f"{name} has to be that of a clip or of pictures, as from an empty latent node or a sampler.")
-    if not torch.isfinite(samples).all():
-        raise checks.InputError(f"{name} has values that are not numbers (NaN or infinity): the sampler before it went wrong.")
-    return samples

@@ -1,18 +1,18 @@
 """FreeInit's mixing alone, as a NOISE, and pictures of what a filter does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...core.freeinit import filters, mixing
+from ...core.freeinit import filters, levels, mixing
 from ...host.models.frames import with_time
 from ...recipes.freeinit.sampler import Passes
 from ...recipes.freeinit.settings import FreeInitSettings
 from ..common import checks
-from .inputs import ALIASES, CATEGORY, mixing_inputs, samples_of, settings_of
+from .inputs import ALIASES, CATEGORY, mixing_inputs, settings_of
 from .previews import spectra
 
 
@@ -34,12 +34,14 @@ class MixedNoise:
         if noise.shape != self.clip.shape:
             raise checks.InputError(
                 f"latent is {' x '.join(map(str, self.clip.shape))} where the noise is {' x '.join(map(str, noise.shape))}: connect a "
-                "clip of the "
-                "same size, length and batch as the one that will be drawn."
+                "clip of the same size, length and batch as the one that will be drawn."
             )
-        sampling = self.model.model_sampling
-        clean = self.model.process_latent_in(self.clip.to(noise))
-        return Passes(self.settings, self.model, noise, torch.zeros_like(noise), None).begin(1, clean, float(sampling.sigma_max))[0]
+        sampling: Any = self.model.get_model_object("model_sampling")  # as it is patched, which the loaded model is only later
+        passes = Passes(self.settings, self.model.model, sampling, noise, torch.zeros_like(noise), None)
+        if passes.flow:
+            return passes.mixed(1, noise)
+        clean = self.model.model.process_latent_in(self.clip.to(noise))
+        return passes.mixed(1, mixing.noised(clean, noise, levels.highest_of(float(sampling.sigma_max))))
 
 
 class NoiseReinit(io.ComfyNode):
@@ -65,7 +67,10 @@ class NoiseReinit(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, noise, latent, **options) -> io.NodeOutput:
-        return io.NodeOutput(MixedNoise(noise, model.model, samples_of("latent", latent), settings_of(**options)))
+        settings = settings_of(**options)
+        if settings.frames == "auto":
+            settings = replace(settings, frames="in the batch")
+        return io.NodeOutput(MixedNoise(noise, model, checks.samples_of(latent), settings))
 
 
 class FilterPreview(io.ComfyNode):
@@ -90,14 +95,14 @@ class FilterPreview(io.ComfyNode):
     @classmethod
     def execute(cls, latent, **options) -> io.NodeOutput:
         settings = settings_of(**options)
-        samples = samples_of("latent", latent)
+        samples = checks.samples_of(latent)
         volume = with_time(samples.float(), 1 if samples.ndim == 4 and settings.frames == "single pictures" else len(samples))[:1]
         shape = volume.shape[-3:]
         low = filters.low_pass((shape[0], shape[1], shape[2]), settings.kind, settings.spatial, settings.temporal, settings.order)
         fresh = torch.randn(volume.shape, generator=torch.Generator().manual_seed(0))
         mixed = mixing.mix(torch.randn(volume.shape, generator=torch.Generator().manual_seed(1)), fresh, low, settings.keep_variance)
-        error = mixing.covariance_error(low, settings.keep_variance)
-        return io.NodeOutput(spectra(low, {"clip": volume, "fresh noise": fresh, "mix of noises": mixed}, error))
+        errors = (mixing.covariance_error(low, settings.keep_variance), mixing.covariance_error(low, False))
+        return io.NodeOutput(spectra(low, {"clip": volume, "fresh noise": fresh, "mix of noises": mixed}, errors))
 
 
 NODES = [NoiseReinit, FilterPreview]

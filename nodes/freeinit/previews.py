@@ -15,8 +15,9 @@ COLOURS = ("#5fb3ff", "#ffb454", "#7fe08a")
 LOWEST, HIGHEST = -2.0, 3.0  # powers of ten
 
 
-def spectra(low: Tensor, signals: dict[str, Tensor], error: float) -> Tensor:
-    """IMAGE (1, H, W, 3): the filter (T, H, W) over space (at rest) and over time and width, and the power of signals (..., T, H, W)."""
+def spectra(low: Tensor, signals: dict[str, Tensor], errors: tuple[float, float]) -> Tensor:
+    """IMAGE (1, H, W, 3): the filter (T, H, W) over space (at rest) and over time and width, and the power of signals (..., T, H, W).
+    errors: of the mix's covariance, and of the published mix's."""
     font = ImageFont.load_default(13)
     page = Image.new("RGB", (3 * PANEL + 4 * MARGIN, PANEL + 2 * MARGIN), (24, 24, 24))
     pen = ImageDraw.Draw(page)
@@ -28,7 +29,8 @@ def spectra(low: Tensor, signals: dict[str, Tensor], error: float) -> Tensor:
         page.paste(picture, (left, MARGIN))
         pen.text((left, MARGIN / 2), f"what stays, {title}", "white", font, anchor="lm")
     left = MARGIN + 2 * (PANEL + MARGIN)
-    pen.text((left, MARGIN / 2), f"power by frequency, low to high; covariance error {error:.3f}", "white", font, anchor="lm")
+    title = f"power by frequency; covariance error {errors[0]:.3f}, as published {errors[1]:.3f}"
+    pen.text((left, MARGIN / 2), title, "white", font, anchor="lm")
     pen.rectangle((left, MARGIN, left + PANEL, MARGIN + PANEL), outline="grey")
     for power in range(int(LOWEST), int(HIGHEST) + 1):
         pen.text((left - 4, _height(10.0**power)), f"1e{power}", "grey", font, anchor="rm")

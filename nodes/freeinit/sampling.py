@@ -7,10 +7,9 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ...host.models.frames import fitted
 from ...recipes.freeinit.sampler import FreeInitSampler
 from ..common import checks
-from .inputs import ALIASES, CATEGORY, advanced_pass_inputs, pass_inputs, samples_of, settings_of
+from .inputs import ALIASES, CATEGORY, advanced_pass_inputs, pass_inputs, settings_of
 
 
 class FreeInitSamplerNode(io.ComfyNode):
@@ -56,7 +55,7 @@ class FreeInitKSampler(io.ComfyNode):
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the first pass's noise, and "
                     "so of all fresh noise, too.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of each pass."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of a whole pass; see 'early' and 'restart'."),
                 io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="How closely the prompt is followed."),
                 io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The way in which noise is taken away."),
                 io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="How noise levels are spread over the "
@@ -83,7 +82,7 @@ class FreeInitKSampler(io.ComfyNode):
         settings = settings_of(**options)
         checks.conditioning("positive", positive)
         checks.conditioning("negative", negative)
-        samples = fitted(model, samples_of("latent_image", latent_image), latent_image)
+        samples = checks.latent(model, latent_image, "latent_image")
         kept: list[torch.Tensor] = []
         sampler = FreeInitSampler(comfy.samplers.sampler_object(sampler_name), settings, kept.append)
         sigmas = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options).sigmas

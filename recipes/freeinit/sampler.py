@@ -39,7 +39,10 @@ class FreeInitSampler(comfy.samplers.Sampler):
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
         latent = torch.zeros_like(noise) if latent_image is None else latent_image
-        passes = Passes(self.settings, model_wrap.inner_model, noise, latent, denoise_mask)
+        if self.settings.extra == 0:
+            return _run(self.inner, model_wrap, sigmas, extra_args, callback, noise, latent, denoise_mask, disable_pbar)
+        model = model_wrap.inner_model
+        passes = Passes(self.settings, model, model.model_sampling, noise, latent, denoise_mask)
         schedules = passes.schedules(sigmas)
         total = sum(len(part) - 1 for part in schedules)
         begun, samples, clean = 0, noise, latent
@@ -91,11 +94,12 @@ def _run_afresh(inner, guider, sigmas, extra_args, callback, noise, latent, mask
 
 @dataclass(frozen=True)
 class Passes:
-    """How each pass after the first begins. noise, latent: what the run was given (B, C, H, W) or (B, C, T, H, W); mask: 1 where it
-    may paint, of their form."""
+    """How each pass after the first begins. model: a BaseModel of the host; sampling: its noise schedule, as it is patched. noise,
+    latent: what the run was given (B, C, H, W) or (B, C, T, H, W); mask: 1 where it may paint, of their form."""
 
     settings: FreeInitSettings
     model: Any
+    sampling: Any
     noise: Tensor
     latent: Tensor
     mask: Tensor | None
@@ -108,7 +112,7 @@ class Passes:
 
     @property
     def flow(self) -> bool:
-        return isinstance(self.model.model_sampling, comfy.model_sampling.CONST)
+        return isinstance(self.sampling, comfy.model_sampling.CONST)
 
     @property
     def clip(self) -> int:
@@ -121,17 +125,22 @@ class Passes:
         level = self.settings.restart
         if self.flow:
             return levels.MATCHED if level is None else level
-        return float("inf") if level is None else levels.sigma_of(level)
+        return levels.highest_of(float(self.sampling.sigma_max)) if level is None else levels.sigma_of(level)
 
     def from_the_end(self, sigma: float) -> bool:
         """Whether a schedule from `sigma` begins with what a model that predicts noise takes for pure noise."""
-        return not self.flow and sigma > float(self.model.model_sampling.sigma_max) * (1 - 1e-4)
+        return not self.flow and sigma > float(self.sampling.sigma_max) * (1 - 1e-4)
 
     def schedules(self, sigmas: Tensor) -> list[Tensor]:
         """Of each pass, (steps + 1,)."""
         if len(sigmas) < 2:
             return [sigmas]
         again = levels.restarted(sigmas, self.highest) if float(sigmas[0]) > self.highest else sigmas
+        if len(again) < 2:
+            raise FreeInitError(
+                f"FreeInit's further passes would start at sigma {self.highest:.3g}, and this part of the schedule ends above that, at "
+                f"{float(sigmas[-1]):.3g}: raise restart, or put FreeInit on the sampler of the part that follows."
+            )
         whole = [sigmas, *[again] * self.settings.extra]
         return [*(levels.first_steps(part, self.settings.early) for part in whole[:-1]), whole[-1]]
 
@@ -151,10 +160,14 @@ class Passes:
         if self.from_the_end(sigma):
             known = clean if self.mask is None else clean * self.mask  # what is given must not spread into what is painted
             carried, latent = mixing.noised(known, self.noise, sigma), self.latent
-        volume = with_time(carried, self.clip)
-        fresh = fresh_noise(with_time(self.noise, self.clip), index)
-        mixed = without_time(mixing.mix(volume, fresh, self.filter(index), self.settings.keep_variance), self.noise.ndim)
+        mixed = self.mixed(index, carried)
         return (mixed if self.mask is None else torch.where(self.mask > 0, mixed, self.noise)), latent
+
+    def mixed(self, index: int, carried: Tensor) -> Tensor:
+        """The low frequencies of noise, under the filter of pass `index`, and fresh high ones."""
+        fresh = fresh_noise(with_time(self.noise, self.clip), index)
+        mixed = mixing.mix(with_time(carried, self.clip), fresh, self.filter(index), self.settings.keep_variance)
+        return without_time(mixed, self.noise.ndim)
 
 
 def fresh_noise(noise: Tensor, index: int) -> Tensor:

@@ -7,6 +7,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from freesteer.core.freeinit import filters, mixing
 from freesteer.nodes.common.checks import InputError
 from freesteer.recipes.freeinit.sampler import FreeInitSampler
@@ -50,7 +51,8 @@ def test_reinitialised_noise_is_the_clips_below_and_new_above():
     made = tiny.build("SD 1.5", rows=2)
     clip = torch.randn(made.latent.shape, generator=torch.Generator().manual_seed(1))
     given = Noise_RandomNoise(5)
-    (noise,) = run("FreeSteerNoiseReinit", model=made.model, noise=given, latent={"samples": clip}, filter="ideal", spatial=0.5)
+    options: Any = {"filter": "ideal", "spatial": 0.5, "frames": "single pictures"}
+    (noise,) = run("FreeSteerNoiseReinit", model=made.model, noise=given, latent={"samples": clip}, **options)
     found = noise.generate_noise({"samples": clip})
     low = filters.low_pass((1, clip.shape[-2], clip.shape[-1]), "ideal", 0.5, 0.25)
     sigma = float(made.model.get_model_object("model_sampling").sigma_max)
@@ -61,6 +63,31 @@ def test_reinitialised_noise_is_the_clips_below_and_new_above():
     assert noise.seed == 5
     with pytest.raises(InputError, match="same size, length and batch"):
         noise.generate_noise({"samples": clip[:1]})
+
+
+def test_reinitialised_noise_takes_a_batch_for_one_clip_unless_told():
+    made = tiny.build("SD 1.5", rows=4)
+    clip = torch.randn(made.latent.shape, generator=torch.Generator().manual_seed(1))
+
+    def noise(frames: str):
+        options: Any = {"model": made.model, "noise": Noise_RandomNoise(5), "latent": {"samples": clip}, "frames": frames}
+        return run("FreeSteerNoiseReinit", **options)[0].generate_noise({"samples": clip})
+
+    assert torch.equal(noise("auto"), noise("in the batch")) and not torch.equal(noise("auto"), noise("single pictures"))
+
+
+def test_reinitialised_noise_is_as_strong_as_the_patched_model_says():
+    made = tiny.build("SD 1.5")
+    other = ModelSamplingDiscrete().patch(made.model, "v_prediction", True)[0]  # with a terminal signal of zero
+    clip = 5 * torch.randn(made.latent.shape, generator=torch.Generator().manual_seed(1))
+
+    def noise(model):
+        options: Any = {"model": model, "noise": Noise_RandomNoise(5), "latent": {"samples": clip}, "frames": "single pictures"}
+        return run("FreeSteerNoiseReinit", **options)[0].generate_noise({"samples": clip})
+
+    sigma_max = float(other.get_model_object("model_sampling").sigma_max)
+    assert sigma_max > 1000  # where nothing of the clip would be left: so it is carried as at the end of SD's schedule
+    torch.testing.assert_close(noise(other), noise(made.model), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(13, 4, 16, 16), (1, 16, 5, 12, 8), (1, 4, 16, 16)])
@@ -102,6 +129,8 @@ def test_what_cannot_be_is_said(inputs, says):
         ({"positive": []}, "positive is empty"),
         ({"negative": [[torch.full((1, 77, 768), NAN), {}]]}, "negative has values that are not numbers"),
         ({"restart": 1.0}, "restart is 1"),
+        ({"latent_image": {"samples": torch.zeros(1, 4, 5, 16, 16)}}, "latent_image is a clip of 5 frames, and this model draws pictures"),
+        ({"latent_image": {"samples": torch.ones(1, 16, 16, 16)}}, "latent_image has 16 channels where this model has 4"),
     ],
 )
 def test_the_ksampler_refuses_what_it_is_given_before_it_draws(inputs, says):
@@ -112,9 +141,9 @@ def test_the_ksampler_refuses_what_it_is_given_before_it_draws(inputs, says):
 @pytest.mark.parametrize(
     ("latent", "says"),
     [
-        ({}, "latent has to be that of a clip"),
-        ({"samples": torch.zeros(4, 16, 16)}, "latent has to be that of a clip"),
-        ({"samples": torch.zeros(0, 4, 16, 16)}, "latent has to be that of a clip"),
+        ({}, "latent has to be that of pictures or of a clip"),
+        ({"samples": torch.zeros(4, 16, 16)}, "latent has to be that of pictures or of a clip"),
+        ({"samples": torch.zeros(0, 4, 16, 16)}, "latent has to be that of pictures or of a clip"),
         ({"samples": torch.full((1, 4, 8, 8), NAN)}, "not numbers"),
     ],
 )

@@ -68,6 +68,33 @@ def test_no_further_pass_is_plain_sampling_to_the_bit(family):
     assert torch.equal(draw(made, passes(extra=0)), draw(made, plain()))
 
 
+def test_no_further_pass_needs_no_noise():
+    made = tiny.build(EPS)
+    still = torch.zeros_like(noise_of(made))
+    assert torch.equal(draw(made, passes(extra=0), noise=still), draw(made, plain(), noise=still))
+
+
+@pytest.mark.parametrize("family", [EPS, FLOW, VIDEO_FLOW])
+def test_a_part_of_a_schedule_that_ends_above_where_passes_start_is_refused(family):
+    made = tiny.build(family)
+    sigmas = schedule(made.model)
+    with pytest.raises(FreeInitError, match="this part of the schedule ends above that"):
+        draw(made, passes(restart=0.3), sigmas=sigmas[:2])
+
+
+def test_a_schedule_from_far_above_starts_again_where_a_layout_is_carried():
+    made = tiny.build(VIDEO_EPS, rows=2)
+    begun: list[float] = []
+
+    def watching(model, x, sigmas, **options):
+        begun.append(float(sigmas[0]))
+        return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, **options)
+
+    draw(made, FreeInitSampler(comfy.samplers.KSAMPLER(watching), FreeInitSettings(**WHOLE)))
+    assert begun == pytest.approx([float(made.model.get_model_object("model_sampling").sigma_max), levels.SD_END])
+    assert begun[0] > 100
+
+
 @pytest.mark.parametrize("family", tiny.RECIPES)
 def test_each_family_takes_several_passes(family):
     made = tiny.build(family, rows=2)

@@ -50,10 +50,10 @@ def _numbers(text: str) -> list[float]:
         return []
 
 
-def from_pixels(boxes: Sequence[dict[str, Any]], width: int, height: int) -> Track:
-    """A track from the host's bounding boxes (x, y, width, height in pixels of a picture), one keyframe each, evenly spread."""
+def from_pixels(boxes: Sequence[dict[str, Any]], width: int, height: int, times: Sequence[float]) -> Track:
+    """A track from the host's bounding boxes (x, y, width, height in pixels of a picture), one keyframe each, at times from 0 to 1."""
     if not boxes:
-        raise BoxError("bboxes is empty: draw at least one box.")
+        raise BoxError("bboxes has no box: draw at least one.")
     shares = [
         [box["x"] / width, box["y"] / height, (box["x"] + box["width"]) / width, (box["y"] + box["height"]) / height] for box in boxes
     ]
@@ -63,7 +63,7 @@ def from_pixels(boxes: Sequence[dict[str, Any]], width: int, height: int) -> Tra
                 f"bboxes has a box at {box['x']:g}, {box['y']:g} of {box['width']:g} x {box['height']:g} pixels, which is not inside of "
                 f"the picture's {width} x {height}: set width and height to those of the picture that it was drawn on."
             )
-    return track(torch.linspace(0, 1, len(shares)).tolist(), shares)
+    return track(times, shares)
 
 
 def track(times: Sequence[float], boxes: Sequence[Sequence[float]]) -> Track:

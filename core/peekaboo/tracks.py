@@ -62,11 +62,13 @@ def per_latent_frame(values: Tensor, frames: int) -> Tensor:
 def labels(covered: Tensor) -> Tensor:
     """(F, h, w) of coverages (objects, F, h, w): 0 where no object covers half of a cell, else 1 + the object that covers most of it.
 
-    An object that is there, however small, has at least one cell in each frame: the one that it covers most."""
+    An object that is there, however small, has at least one cell in each frame, as long as there are as many cells: of those that are not
+    all that another object has, the one that it covers most."""
     most, owner = covered.max(0)
-    found = torch.where(most >= HALF, owner + 1, 0)
-    flat = found.flatten(1)
+    flat = torch.where(most >= HALF, owner + 1, 0).flatten(1)
     for number, part in enumerate(covered.flatten(2), 1):  # (F, cells) of one object
         lost = (part.amax(1) > 0) & ~(flat == number).any(1)
-        flat[lost.nonzero()[:, 0], part.argmax(1)[lost]] = number
-    return flat.unflatten(1, found.shape[1:])
+        count = torch.stack([(flat == label).sum(1) for label in range(len(covered) + 1)], 1).gather(1, flat)  # of the same label
+        wanted = part.masked_fill((flat > 0) & (count == 1), -1.0)
+        flat[lost.nonzero()[:, 0], wanted.argmax(1)[lost]] = number
+    return flat.view(covered.shape[1:])

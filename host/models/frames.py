@@ -8,7 +8,8 @@ from einops import rearrange
 from torch import Tensor
 
 FRAME_AXES = ("auto", "in the batch", "single pictures")  # what a user may say that a batch is
-PICTURES = {"Wan21": 4, "HunyuanVideo": 4, "LTXV": 8}  # of a latent frame, where the host does not tell (before 0.25)
+PICTURES = {"Wan21": 4, "HunyuanVideo": 4, "HunyuanVideo15": 4, "LTXV": 8, "Mochi": 6}  # of a latent frame, where the host (before
+# 0.25) does not tell; by class
 
 
 def clip_length(model: Any, batch: int, frames: str = "auto") -> int:
@@ -41,4 +42,6 @@ def without_time(volume: Tensor, ndim: int) -> Tensor:
 def pictures_per_latent(latent_format: Any) -> int:
     """How many pictures each latent frame stands for; the first frame of such a clip always stands for one."""
     known = getattr(latent_format, "temporal_downscale_ratio", None)
-    return PICTURES.get(type(latent_format).__name__, 1) if known is None else known
+    return (
+        next((PICTURES[kind.__name__] for kind in type(latent_format).__mro__ if kind.__name__ in PICTURES), 1) if known is None else known
+    )

@@ -31,13 +31,14 @@ def locate(clip: Any, text: str, phrases: Sequence[str], length: int) -> Prompt:
     """Finds phrases in a prompt that was encoded into `length` tokens. A phrase that occurs several times is marked each time."""
     empty = clip.tokenize("")
     found = []
+    spellings = [_spellings(clip, phrase, empty) for phrase in phrases]
     for ids, blank in _sequences(clip.tokenize(text), empty, length):
         content = _content(ids, blank)
         marks = []
-        for phrase in phrases:
-            mark = torch.zeros(sum(map(len, ids)), dtype=torch.bool)
-            flat = [token for chunk in ids for token in chunk]
-            for wanted in _spellings(clip, phrase, empty, ids):
+        flat = [token for chunk in ids for token in chunk]
+        for spelt in spellings:
+            mark = torch.zeros(len(flat), dtype=torch.bool)
+            for wanted in spelt:
                 for start in range(len(content) - len(wanted) + 1):
                     places = content[start : start + len(wanted)]
                     if [flat[place] for place in places] == wanted:
@@ -69,16 +70,18 @@ def _sequences(tokens: dict[str, Any], empty: dict[str, Any], length: int) -> li
     """The encoders whose tokens, one after the other, make up the encoded prompt: chunks of each, and how an empty chunk looks."""
     each = {name: (_ids(chunks), _ids(empty[name])[0]) for name, chunks in tokens.items() if isinstance(chunks, list)}
     sizes = {name: sum(map(len, ids)) for name, (ids, _) in each.items()}
+    pictures, texts = [n for n in each if n in ("l", "g")], [n for n in each if n not in ("l", "g")]
+    templates = [name for name in texts if sizes[name] > length]  # before the prompt, which the host cuts off
+    if len(templates) == 1:
+        return [each[templates[0]]]
     for name, size in sizes.items():
         if size == length:
             return [each[name]]
-    pictures, texts = [n for n in each if n in ("l", "g")], [n for n in each if n not in ("l", "g")]
     for first in pictures:  # Stable Diffusion 3: CLIP, then T5
         for second in texts:
             if sizes[first] + sizes[second] == length:
                 return [each[first], each[second]]
-    longer = [name for name, size in sizes.items() if size > length]  # a template before the prompt, which the host cuts off
-    return [each[longer[0]]] if len(longer) == 1 else []
+    return []
 
 
 def _content(ids: Chunks, blank: list[int]) -> list[int]:
@@ -94,7 +97,7 @@ def _content(ids: Chunks, blank: list[int]) -> list[int]:
     return places
 
 
-def _spellings(clip: Any, phrase: str, empty: dict[str, Any], like: Chunks) -> list[list[int]]:
+def _spellings(clip: Any, phrase: str, empty: dict[str, Any]) -> list[list[int]]:
     """The tokens of a phrase by itself, and after another word."""
     found = []
     for lead in ("", AFTER):

@@ -1,8 +1,8 @@
 """Attention by label, in chosen layers of a model: queries attend to the keys of their own label (core.attention.grouped.py).
 
 It is put around the host's attention, and around what another pack has put there: each part of it is a plain call of that, so every
-attention backend serves; a small table of queries by words is one call under a mask. Rows of other prompts, and of the unconditional
-branch, attend to all of their text.
+attention backend serves; a small table of queries by words is one call of torch's under a mask. Rows of other prompts, and of the
+unconditional branch, attend to all of their text.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
 from ...core.attention.grouped import ANYTHING, Part, grouped_attention, parts, table, take
@@ -82,7 +83,7 @@ def labelled(
     with watching(diffusion_model, how.where) as running:
 
         def attention(function: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Any = None, *rest: Any, **named: Any) -> Tensor:
-            def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+            def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, function: Any = function) -> Tensor:
                 call, given = ((q, k, v, heads, mask, *rest), named) if rest else ((q, k, v, heads), {**named, "mask": mask})
                 return function(*call, **given) if before is None else before(function, *call, **given)
 
@@ -90,9 +91,9 @@ def labelled(
             v = v.flatten(2) if v.ndim > q.ndim else v  # Stable Diffusion 3 leaves the heads of values apart
             if site is None:
                 return attend(q, k, v, mask)
-            key = (rows, site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2], q.device, q.dtype, mask is None)
+            small = before is None and site.kind in TO_TEXT and mask is None and q.shape[-2] * k.shape[-2] <= SMALL
+            key = (rows, site.kind, site.grid(rows.size), q.shape[-2], k.shape[-2], q.device, q.dtype, small)
             if key not in plans:
-                small = site.kind in TO_TEXT and mask is None and q.shape[-2] * k.shape[-2] <= SMALL
                 plans[key] = plan(tables(site, rows, labels, how, q.shape[-2], k.shape[-2]), q, small)
             shape = (len(q), q.shape[-2], k.shape[-2])
 
@@ -100,7 +101,8 @@ def labelled(
                 return attend(q, k, v, mask_of(mask, part, shape))
 
             own = plans[key]
-            masked = attend(q, k, v, own) if isinstance(own, Tensor) else grouped_attention(attend_part, q, k, v, own)
+            tabled = isinstance(own, Tensor)  # under a mask, which some kernels pass over without a word
+            masked = attend(q, k, v, own, attention_pytorch) if tabled else grouped_attention(attend_part, q, k, v, own)
             return masked if how.strength == 1 else torch.lerp(attend(q, k, v, mask), masked, how.strength)
 
         return run({**options, OVERRIDE: attention})
@@ -130,11 +132,16 @@ def tables(site: Site, rows: Rows, labels: Labels, how: How, queries: int, keys:
     if queries != tokens.shape[1] + (text if site.kind == "joint" else 0) or text < 0:
         raise LabelError(
             f"Layer {site.module} has {queries} tokens where the latent has {' x '.join(map(str, grid))}. A patch that merges, tiles or "
-            "shrinks (ToMe, HyperTile, Deep Shrink) is probably on this model: please take it off."
+            "shrinks (ToMe, HyperTile, Deep Shrink) or a reference picture is probably on this model: please take it off."
         )
     anything = torch.ones(1 + labels.objects, text, dtype=torch.bool)
     words = labels.words.repeat(1, rows.copies)
     words = F.pad(words, (0, -words.shape[1] % site.pad_to), value=True)
+    if site.kind == "joint" and 0 < text != words.shape[1] and any(told for _, told in rows.branches):
+        raise LabelError(
+            f"Layer {site.module} has {text} tokens besides those of the picture, where the prompt has {words.shape[1]}: words cannot be "
+            "told from reference pictures and from text that other encoders add. Please leave those out."
+        )
     words = words if words.shape[1] == text and how.words else anything  # some attention is without the prompt
     each = []
     for conditional, told in rows.branches:

@@ -54,7 +54,7 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "mask_time", default=DEFAULTS.time, advanced=True, tooltip="Whether, at each place, frames with the object and "
-                    "frames without it do not see each other. For models with layers over time alone (SVD, AnimateDiff).",
+                    "frames without it do not see each other. For U-Nets with layers over time of their own.",
                 ),
                 io.Combo.Input(
                     "special_tokens", options=list(recipe.SPECIAL), default=DEFAULTS.special, advanced=True, tooltip="Who sees the "
@@ -66,8 +66,8 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "frames", options=list(FRAME_AXES), default="auto", advanced=True, tooltip="What a batch of pictures is, for models "
-                    "whose latents have no axis of time. Auto: one clip for SVD, else single pictures. In the batch: one clip, as with "
-                    "AnimateDiff.",
+                    "whose latents have no axis of time. Auto: one clip for video U-Nets of ComfyUI's own, else single pictures. In the "
+                    "batch: one clip, as with AnimateDiff.",
                 ),
             ],
             outputs=[

@@ -1,5 +1,7 @@
 """Where objects are to be, at each time of a clip."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -34,6 +36,20 @@ def added(earlier: Tracks | None, placed: Placed) -> Tracks:
     return found
 
 
+def per_frame(bboxes: Any) -> tuple[list[float], list[dict[str, Any]]]:
+    """Times and boxes of what ComfyUI's nodes give: one box, or for each frame a box or a list of boxes, which may be empty."""
+    frames = [bboxes] if isinstance(bboxes, dict) else list(bboxes) if isinstance(bboxes, (list, tuple)) else [None]
+    frames = [list(frame) if isinstance(frame, (list, tuple)) else [frame] for frame in frames]
+    for number, frame in enumerate(frames, 1):
+        if not all(isinstance(box, dict) and {"x", "y", "width", "height"} <= box.keys() for box in frame):
+            raise checks.InputError("bboxes has to be boxes of x, y, width and height, as from ComfyUI's bounding box nodes.")
+        if len(frame) > 1:
+            raise checks.InputError(f"bboxes has {len(frame)} boxes in frame {number}, and a track is of one object: leave one of them.")
+    times = torch.linspace(0, 1, len(frames)).tolist() if len(frames) > 1 else [0.0] * len(frames)
+    seen = [(time, frame[0]) for time, frame in zip(times, frames, strict=True) if frame]
+    return [time for time, _ in seen], [box for _, box in seen]
+
+
 class BoxTrack(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -52,7 +68,7 @@ class BoxTrack(io.ComfyNode):
                 ),
                 io.Custom("BOUNDING_BOX").Input(
                     "bboxes", optional=True, extra_dict={"forceInput": True}, tooltip="ComfyUI's own boxes in place of the text: one "
-                    "keyframe each, evenly spread.",
+                    "for each frame, evenly spread. Frames without one lie between their neighbours.",
                 ),
                 io.Int.Input("width", default=512, min=1, max=16384, advanced=True, tooltip="Of the picture that bboxes was drawn on."),
                 io.Int.Input("height", default=512, min=1, max=16384, advanced=True, tooltip="Of the picture that bboxes was drawn on."),
@@ -66,10 +82,8 @@ class BoxTrack(io.ComfyNode):
         if bboxes is None:
             made = boxes.parse(keyframes)
         else:
-            given = [bboxes] if isinstance(bboxes, dict) else list(bboxes)
-            if not all(isinstance(box, dict) and {"x", "y", "width", "height"} <= box.keys() for box in given):
-                raise checks.InputError("bboxes has to be boxes of x, y, width and height, as from ComfyUI's bounding box nodes.")
-            made = boxes.from_pixels(given, checks.whole("width", width, 1), checks.whole("height", height, 1))
+            times, given = per_frame(bboxes)
+            made = boxes.from_pixels(given, checks.whole("width", width, 1), checks.whole("height", height, 1), times)
         return io.NodeOutput(added(tracks, Placed(phrase.strip(), BoxPlaces(made))))
 
 
@@ -97,6 +111,7 @@ class MaskTrack(io.ComfyNode):
         masks = (masks[None] if masks.ndim == 2 else masks).float().clamp(0, 1).cpu()
         if not (masks > 0).any():
             raise checks.InputError("masks is empty, so the object would be nowhere: paint on it (Load Image gives an empty one).")
+        masks = masks / masks.amax()  # one that is painted faintly is a mask, too
         return io.NodeOutput(added(tracks, Placed(phrase.strip(), MaskPlaces(masks))))
 
 

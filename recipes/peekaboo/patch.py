@@ -105,6 +105,26 @@ class Objects:
         return members
 
 
+@dataclass(frozen=True)
+class Windowed:
+    """Labels of the frames of a longer clip that a context window takes."""
+
+    objects_of: Objects
+    frames: tuple[int, ...]
+    total: int
+
+    @property
+    def objects(self) -> int:
+        return self.objects_of.objects
+
+    @property
+    def words(self) -> Tensor:
+        return self.objects_of.words
+
+    def places(self, frames: int, grid: tuple[int, int]) -> Tensor:
+        return self.objects_of.places(self.total, grid)[list(self.frames)]
+
+
 class PeekabooError(ValueError):
     """Written for the user: what in the workflow keeps objects from being placed."""
 
@@ -119,17 +139,20 @@ class Patch:
     encoded: Tensor
     how: How
     frames: str
-    plans: Plans = field(default_factory=dict, compare=False)
+    plans: dict[tuple[int, ...] | None, Plans] = field(default_factory=dict, compare=False)
 
-    def outer_sample(self, executor, *args: Any, **named: Any) -> Tensor:
+    def outer_sample(self, executor, noise: Tensor, *args: Any, **named: Any) -> Tensor:
         """Looks first whether the prompt is there."""
         if not any(self._is_ours(cond.get("cross_attn")) for cond in executor.class_obj.conds.get("positive", ())):
             raise PeekabooError(
                 "The sampler's positive prompt is not the one that Peekaboo knows the words of: connect Peekaboo's own positive output."
             )
+        options = executor.class_obj.model_options["transformer_options"]  # the host drops these after the run
+        options[KEY] = noise.shape
         try:
-            return executor(*args, **named)
+            return executor(noise, *args, **named)
         finally:
+            options.pop(KEY, None)
             self.plans.clear()  # they lie on the device
 
     def apply_model(self, executor, x: Tensor, timestep: Tensor, *args: Any, **named: Any) -> Tensor:
@@ -149,7 +172,24 @@ class Patch:
         def run(options: dict[str, Any]) -> Tensor:
             return executor(x, timestep, transformer_options=options, **arguments)
 
-        return labelled(run, options, self.objects, rows, self.how, base.diffusion_model, self.plans)
+        labels = self._labels(options, x, frames)
+        plans = self.plans.setdefault(labels.frames if isinstance(labels, Windowed) else None, {})
+        return labelled(run, options, labels, rows, self.how, base.diffusion_model, plans)
+
+    def _labels(self, options: dict[str, Any], x: Tensor, frames: int | None) -> "Objects | Windowed":
+        """Of the part of the latents that x is."""
+        whole = options.get(KEY, x.shape)
+        if x.shape[-2:] != whole[-2:]:
+            raise PeekabooError(
+                "The positive prompt is for an area of the picture (Conditioning Set Area), and tracks are of the whole picture: use "
+                "Conditioning Set Mask instead, or connect Peekaboo's positive output as it is."
+            )
+        window: Any = options.get("context_window")
+        if window is None or (window.dim == 0 and frames is None) or frames == 1:
+            return self.objects
+        first = getattr(window, "causal_anchor_index", None)  # a frame that the host puts before those of the window
+        anchor = [] if first is None or first < 0 else [first]
+        return Windowed(self.objects, (*anchor, *window.index_list), window.total_frames)
 
     def _is_ours(self, encoded: Tensor | None) -> bool:
         """Also where the host repeats it, so that it is as long as another prompt."""
@@ -166,7 +206,12 @@ def attach(model: ModelPatcher, settings: PeekabooSettings, objects: Objects, en
         raise PeekabooError("This model has a Peekaboo already: give all tracks to one of them, by connecting them one after the other.")
     kinds = {kind for name, of in KINDS.items() if getattr(settings, name) for kind in of}
     where = [site for site in sites(families.family_of(model), model.model.diffusion_model) if site.kind in kinds]
-    if settings.strength > 0 and where:
+    if settings.strength > 0 and not where:
+        raise PeekabooError(
+            "Nothing would be masked: of mask_text, mask_space and mask_time, switch on one whose attention this model has (mask_time is "
+            "for models with layers over time alone)."
+        )
+    if settings.strength > 0:
         patch = Patch(settings, objects, encoded, How(where, settings.strength, settings.everywhere, settings.text, settings.space), frames)
         m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, patch.outer_sample)
         m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, patch.apply_model)

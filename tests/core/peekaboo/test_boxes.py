@@ -53,14 +53,15 @@ def test_what_is_wrong_with_a_keyframe_is_said(text, says):
 
 def test_a_box_of_another_picture_is_told_by_its_pixels():
     with pytest.raises(BoxError, match="600, 20 of 100 x 50 pixels, which is not inside of the picture's 512 x 512: set width and height"):
-        boxes.from_pixels([{"x": 600, "y": 20, "width": 100, "height": 50}], 512, 512)
+        boxes.from_pixels([{"x": 600, "y": 20, "width": 100, "height": 50}], 512, 512, [0.0])
 
 
-def test_the_hosts_boxes_are_keyframes_evenly_spread():
-    made = boxes.from_pixels([{"x": 0, "y": 64, "width": 128, "height": 64}, {"x": 128, "y": 0, "width": 128, "height": 128}], 256, 128)
-    assert made.times.tolist() == [0, 1]
+def test_the_hosts_boxes_are_keyframes():
+    given = [{"x": 0, "y": 64, "width": 128, "height": 64}, {"x": 128, "y": 0, "width": 128, "height": 128}]
+    made = boxes.from_pixels(given, 256, 128, [0.0, 0.5])
+    assert made.times.tolist() == [0, 0.5]
     assert made.boxes.tolist() == [[0, 0.5, 0.5, 1], [0.5, 0, 1, 1]]
     with pytest.raises(BoxError, match="draw at least one"):
-        boxes.from_pixels([], 256, 128)
+        boxes.from_pixels([], 256, 128, [])
     with pytest.raises(BoxError, match="not inside of the picture"):
-        boxes.from_pixels([{"x": 200, "y": 0, "width": 128, "height": 64}], 256, 128)
+        boxes.from_pixels([{"x": 200, "y": 0, "width": 128, "height": 64}], 256, 128, [0.0])

@@ -32,6 +32,13 @@ def test_an_object_never_vanishes(grid):
     assert (found == 2).any() and (found[0].numel() == 1 or (found == 1).any())
 
 
+def test_two_small_objects_in_one_cell_have_one_each():
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.51, 0.52, 0.53, 0.54], [0.55, 0.56, 0.57, 0.58]])
+    covered = torch.stack([tracks.coverage(box[None], (3, 3)) for box in boxes])
+    found = tracks.labels(covered)
+    assert [int((found == number).sum()) for number in (1, 2, 3)] == [7, 1, 1]
+
+
 def test_a_frame_without_the_object_has_no_label():
     covered = torch.zeros(1, 2, 4, 4)
     covered[0, 1, 2, 3] = 0.2

@@ -3,11 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 
+import comfy.ldm.modules.attention
 import comfy.sample
 import pytest
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
+from comfy.quant_ops import QUANT_ALGOS
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from freesteer.core.attention.grouped import Part
 from freesteer.host.models import families
 from freesteer.host.models.attention_sites import sites
@@ -16,7 +19,7 @@ from freesteer.host.models.taps import OVERRIDE
 from freesteer.host.sampling import by_label
 from freesteer.host.sampling.by_label import LabelError, mask_of
 from freesteer.host.sampling.sigma_range import SigmaRange
-from freesteer.recipes.peekaboo.patch import Objects, PeekabooError, PeekabooSettings, Special, attach
+from freesteer.recipes.peekaboo.patch import Objects, PeekabooError, PeekabooSettings, Special, Windowed, attach
 from torch import Tensor
 
 from ..conftest import tiny
@@ -248,22 +251,82 @@ def test_other_packs_overrides_are_called_in_every_part():
     assert min(calls) < max(calls)
 
 
-@pytest.mark.parametrize("small", [0, by_label.SMALL])
-def test_no_mask_ever_holds_all_tokens(small, monkeypatch):
-    """Of pictures by pictures there is none, and of pictures by words only a small one."""
-    monkeypatch.setattr(by_label, "SMALL", small)
+def test_other_kernels_are_given_no_mask():
+    """For some pass over one without a word, and one of all tokens by all would fill the memory."""
     made, masks = made_of("Wan"), []
-    model, words = made.model.clone(), made.positive[0][0].shape[1]
+    model = made.model.clone()
 
     def override(function, q, k, *args, **kwargs):
-        mask = kwargs.get("mask")
-        masks.append(mask is not None)
-        assert mask is None or (mask.shape[-1] == words and mask[0].numel() <= small)
+        masks.append(kwargs.get("mask"))
         return function(q, k, *args, **kwargs)
 
     model.model_options["transformer_options"] = {**model.model_options.get("transformer_options", {}), OVERRIDE: override}
-    made.sample(patched(made, model))
-    assert masks and any(masks) == (small > 0)
+    close(made.sample(patched(made, model)), made.sample(patched(made)))
+    assert masks and all(mask is None for mask in masks)
+
+
+@pytest.mark.parametrize("kernel", ["attention_basic", "attention_sub_quad", "attention_split"])
+@pytest.mark.parametrize("family", ["SD 1.5", "Wan", "Flux"])
+def test_every_kernel_of_the_host_will_do(family, kernel):
+    made = made_of(family)
+    model, calls = made.model.clone(), []
+
+    def override(function, *args, **kwargs):
+        calls.append(1)
+        return getattr(comfy.ldm.modules.attention, kernel)(*args, **kwargs)
+
+    model.model_options["transformer_options"] = {**model.model_options.get("transformer_options", {}), OVERRIDE: override}
+    close(made.sample(patched(made, model)), made.sample(patched(made)))
+    assert calls
+
+
+@pytest.mark.parametrize("form", [form for form in sorted(QUANT_ALGOS) if form.startswith(("float8", "int8"))])  # those a CPU multiplies
+def test_weights_of_any_kind_will_do(form):
+    made = tiny.quantised("Flux", form)
+    found, plain = made.sample(patched(made)), made.sample()
+    assert torch.isfinite(found).all() and not torch.equal(found, plain)
+    assert torch.equal(made.sample(), plain)
+
+
+def test_a_window_of_a_longer_clip_has_its_part_of_the_track(monkeypatch):
+    made = made_of("Wan")
+    objects = objects_for(made.positive[0][0])
+    assert torch.equal(Windowed(objects, (2, 0), 3).places(2, (4, 4)), objects.places(3, (4, 4))[[2, 0]])
+    seen: list[tuple[int, ...]] = []
+
+    def places(self, frames, grid):
+        seen.append(self.frames)
+        assert self.total == 5 and frames == len(self.frames)
+        return self.objects_of.places(self.total, grid)[list(self.frames)]
+
+    monkeypatch.setattr(Windowed, "places", places)
+    latent = torch.zeros(1, made.model.get_model_object("latent_format").latent_channels, 5, *made.latent.shape[-2:])
+    (model,) = ContextWindowsManualNode.execute(patched(made), 3, 1, "standard_static", 1, False, "pyramid", 2, False).args
+    drawn = comfy.sample.sample(
+        model, torch.randn_like(latent), 1, 2.0, "euler", "normal", made.positive, made.negative, latent, disable_pbar=True
+    )
+    assert torch.isfinite(drawn).all() and len(set(seen)) > 1 and {frame for frames in seen for frame in frames} == set(range(5))
+
+
+def test_areas_are_refused():
+    made = made_of("SD 1.5")
+    area = [[made.positive[0][0], {**made.positive[0][1], "area": (8, 8, 0, 0), "strength": 1.0}]]
+    with pytest.raises(PeekabooError, match="use Conditioning Set Mask instead"):
+        dataclasses.replace(made, positive=area).sample(patched(made))
+
+
+def test_tokens_besides_prompt_and_picture_are_named():
+    made = made_of("Flux")
+    reference = torch.zeros(1, 16, 8, 8)
+    positive = [[made.positive[0][0], {**made.positive[0][1], "reference_latents": [reference]}]]
+    with pytest.raises(LabelError, match="reference pictures"):
+        dataclasses.replace(made, positive=positive).sample(patched(made))
+
+
+def test_what_would_mask_nothing_is_refused():
+    made = made_of("Wan")
+    with pytest.raises(PeekabooError, match="Nothing would be masked"):
+        patched(made, text=False, space=False, time=True)
 
 
 def test_a_mask_of_the_host_is_cut_along_with_the_tokens():

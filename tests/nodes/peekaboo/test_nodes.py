@@ -114,6 +114,22 @@ def test_the_hosts_boxes_are_taken():
         assert len(placed.where.track.times) == keyframes
 
 
+def test_the_hosts_boxes_may_be_a_list_for_each_frame():
+    """As detectors give them, with none where they see nothing."""
+    box = {"x": 0, "y": 0, "width": 64, "height": 64}
+    (placed,) = track(bboxes=[[box], [], [{**box, "x": 64}]], width=128, height=128)
+    assert placed.where.track.times.tolist() == [0, 1]
+    (placed,) = track(bboxes=[[], [box], [box]], width=128, height=128)
+    assert placed.where.track.times.tolist() == [0.5, 1]
+
+
+def test_a_mask_that_is_painted_faintly_is_one():
+    faint = torch.zeros(1, 16, 16)
+    faint[:, :8] = 0.3
+    (tracks,) = run("FreeSteerMaskTrack", phrase="red ball", masks=faint)
+    assert tracks[0].where.coverage(1, (4, 4))[0, :, 0].tolist() == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("inputs", "error", "says"),
     [
@@ -121,7 +137,10 @@ def test_the_hosts_boxes_are_taken():
         ({"keyframes": ""}, BoxError, "no box"),
         ({"keyframes": "0.5 0.5 0.2 0.2"}, BoxError, "without an area"),
         ({"keyframes": "5 5 9 9"}, BoxError, "shares of the picture"),
-        ({"bboxes": []}, BoxError, "draw at least one box"),
+        ({"bboxes": []}, BoxError, "draw at least one"),
+        ({"bboxes": [[], []]}, BoxError, "draw at least one"),
+        ({"bboxes": "boxes"}, InputError, "bboxes has to be boxes"),
+        ({"bboxes": [[{"x": 0, "y": 0, "width": 9, "height": 9}] * 2]}, InputError, "2 boxes in frame 1, and a track is of one object"),
         ({"bboxes": ["a box"]}, InputError, "bboxes has to be boxes"),
         ({"bboxes": [{"x": 0, "y": 0}]}, InputError, "bboxes has to be boxes"),
         ({"bboxes": [{"x": 0, "y": 0, "width": 900, "height": 9}]}, BoxError, "not inside of the picture"),

@@ -22,8 +22,6 @@ from ...playground.referee import referee
 from ...playground.world import conditions, motion
 from ...playground.world.captions import prompt
 from ...playground.world.motion import FRAMES
-from ...playground.world.textures import BACKGROUNDS
-from ...playground.world.world import COLOUR_NAMES, SHAPES
 from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.steps import ReadingSettings
 from ..playground import clip_scenes, scenes
@@ -43,8 +41,7 @@ def task(clips: int, frames: int) -> scenes.Task:
         masks.append(motion.render_clips(part)[1][:, :frames, 0].flatten(0, 1))
     for i in range(clips):
         at = i * drawn.frames
-        colour, shape = COLOUR_NAMES[int(drawn.scenes.colour[at, 0])], SHAPES[int(drawn.scenes.shape[at, 0])]
-        names += frames * [(colour, shape, BACKGROUNDS[int(drawn.scenes.background[at])])]
+        names += frames * [(*drawn.scenes.name(at), drawn.scenes.ground(at))]
     return scenes.Task(names, torch.cat(masks), 0)
 
 
@@ -53,7 +50,7 @@ class Bench:
 
     def __init__(self, player: clip_scenes.Player, clips: int, frames: int) -> None:
         self.player, self.clips, self.frames = player, clips, frames
-        self.network, self.job = referee.load(), task(clips, frames)
+        self.network, self.job = referee.load(referee.CLIP_WEIGHTS), task(clips, frames)
         self.bases: dict[str, recipe.Basis] = {}
         self.plain, self.seconds = self.draw([player.model] * self.groups)
 

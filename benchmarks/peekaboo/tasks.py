@@ -13,8 +13,7 @@ from ...playground.world import motion
 from ...playground.world.captions import PLACES, article
 from ...playground.world.motion import MOTIONS
 from ...playground.world.motion_captions import VERBS
-from ...playground.world.textures import BACKGROUNDS
-from ...playground.world.world import COLOUR_NAMES, SHAPES, SIZE
+from ...playground.world.world import SIZE
 
 HELD_OUT = 5 * 10**9
 
@@ -44,8 +43,8 @@ def tasks(count: int, video: bool, seed: int = 0) -> list[Task]:
         boxes = motion.boxes(motion.render_clips(part)[1][:, :, 0]).float()
         for i in range(len(part)):
             first = i * part.frames
-            colour, shape = COLOUR_NAMES[int(part.scenes.colour[first, 0])], SHAPES[int(part.scenes.shape[first, 0])]
-            ground, phrase = BACKGROUNDS[int(part.scenes.background[first])], f"{colour} {shape}"
+            colour, shape = part.scenes.name(first)
+            ground, phrase = part.scenes.ground(first), f"{colour} {shape}"
             verb = f" {VERBS[MOTIONS[int(part.motion[i, 0])]][0]}" if video else ""
             text = f"{article(colour)} {phrase}{verb} {PLACES[ground]}"
             found.append(Task(text, phrase, colour, shape, ground, boxes[i] if video else boxes[i, :1]))

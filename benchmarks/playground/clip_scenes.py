@@ -18,8 +18,6 @@ from ...playground.world import motion
 from ...playground.world.captions import PLACES, article
 from ...playground.world.motion import FRAMES, MOTIONS
 from ...playground.world.motion_captions import GROUNDS, VERBS
-from ...playground.world.textures import BACKGROUNDS
-from ...playground.world.world import COLOUR_NAMES, SHAPES
 
 HELD_OUT = 4 * 10**9
 STEPS, CFG = 25, 4.0
@@ -61,15 +59,8 @@ def prompts(count: int, seed: int = 0, objects: tuple[float, float] = (0.6, 0.4)
     found = []
     for i in range(count):
         first = i * drawn.frames
-        things = tuple(
-            Thing(
-                COLOUR_NAMES[int(drawn.scenes.colour[first, slot])],
-                SHAPES[int(drawn.scenes.shape[first, slot])],
-                MOTIONS[int(drawn.motion[i, slot])],
-            )
-            for slot in range(int(drawn.count[i]))
-        )
-        ground = BACKGROUNDS[int(drawn.scenes.background[first])]
+        things = tuple(Thing(*drawn.scenes.name(first, slot), MOTIONS[int(drawn.motion[i, slot])]) for slot in range(int(drawn.count[i])))
+        ground = drawn.scenes.ground(first)
         drift = "still" if still_ground else motion.DRIFTS[int(drawn.drift[i])]
         said = " and ".join(f"{article(t.colour)} {t.colour} {t.shape} {VERBS[t.motion][0]}" for t in things)
         said_of_ground = GROUNDS[drift][-1 if still_ground else 0]

@@ -11,7 +11,6 @@ from ...playground.image import models
 from ...playground.referee import referee, train_referee
 from ...playground.world import world
 from ...playground.world.captions import PLACES, article
-from ...playground.world.textures import BACKGROUNDS
 from . import scenes
 
 Name = tuple[str, str]
@@ -22,8 +21,8 @@ def prompts(count: int, objects: int) -> list[tuple[str, list[Name], str]]:
     drawn = world.sample_scenes(count, torch.Generator().manual_seed(scenes.HELD_OUT + objects))
     result = []
     for i in range(count):
-        names = [(world.COLOUR_NAMES[int(drawn.colour[i, s])], world.SHAPES[int(drawn.shape[i, s])]) for s in range(objects)]
-        ground = BACKGROUNDS[int(drawn.background[i])]
+        names = [drawn.name(i, s) for s in range(objects)]
+        ground = drawn.ground(i)
         text = " and ".join(f"{article(colour)} {colour} {shape}" for colour, shape in names)
         result.append((f"{text} {PLACES[ground]}", names, ground))
     return result

@@ -16,7 +16,6 @@ from ...playground.referee import clips as referee_clips
 from ...playground.referee import referee, train_referee
 from ...playground.world import motion
 from ...playground.world.motion import MOTIONS
-from ...playground.world.world import COLOUR_NAMES, SHAPES
 from . import clip_scenes
 
 SEEN = 0.9  # of the frames, for a thing that the referee is said to have seen
@@ -32,7 +31,7 @@ def referee_right(network: referee.Segmenter, count: int) -> tuple[float, Counte
         for i, seen in enumerate(referee_clips.look_at_clips(network, pictures)):
             for slot in range(int(part.count[i])):
                 first = i * part.frames
-                name = COLOUR_NAMES[int(part.scenes.colour[first, slot])], SHAPES[int(part.scenes.shape[first, slot])]
+                name = part.scenes.name(first, slot)
                 track, true = seen.follow(*name), MOTIONS[int(part.motion[i, slot])]
                 right.append(track.seen > SEEN and track.motion == true)
                 if track.motion != true:

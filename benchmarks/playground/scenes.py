@@ -10,7 +10,6 @@ from ...core.measures.masks import overlap
 from ...playground.referee import referee
 from ...playground.world import conditions, world
 from ...playground.world.captions import prompt
-from ...playground.world.textures import BACKGROUNDS
 
 HELD_OUT = 3 * 10**9
 STEPS, CFG, SAMPLER, SCHEDULER = 25, 4.0, "dpmpp_2m", "normal"
@@ -33,11 +32,7 @@ def task(count: int, seed: int = 0) -> Task:
     generator = torch.Generator().manual_seed(HELD_OUT + seed)
     scenes = world.sample_scenes(count, generator, counts=(1, 0, 0))
     masks = world.render(scenes)[1][:, 0]
-    names = [
-        (world.COLOUR_NAMES[int(c)], world.SHAPES[int(s)], BACKGROUNDS[int(b)])
-        for c, s, b in zip(scenes.colour[:, 0], scenes.shape[:, 0], scenes.background, strict=True)
-    ]
-    return Task(names, masks, seed)
+    return Task([(*scenes.name(i), scenes.ground(i)) for i in range(count)], masks, seed)
 
 
 def condition_images(job: Task, kind: str) -> Tensor:

@@ -38,8 +38,8 @@ def added(earlier: Tracks | None, placed: Placed) -> Tracks:
 
 def per_frame(bboxes: Any) -> tuple[list[float], list[dict[str, Any]]]:
     """Times and boxes of what ComfyUI's nodes give: one box, or for each frame a box or a list of boxes, which may be empty."""
-    frames = [bboxes] if isinstance(bboxes, dict) else list(bboxes) if isinstance(bboxes, (list, tuple)) else [None]
-    frames = [list(frame) if isinstance(frame, (list, tuple)) else [frame] for frame in frames]
+    given: list[Any] = list(bboxes) if isinstance(bboxes, (list, tuple)) else [bboxes]
+    frames: list[list[Any]] = [list(frame) if isinstance(frame, (list, tuple)) else [frame] for frame in given]
     for number, frame in enumerate(frames, 1):
         if not all(isinstance(box, dict) and {"x", "y", "width", "height"} <= box.keys() for box in frame):
             raise checks.InputError("bboxes has to be boxes of x, y, width and height, as from ComfyUI's bounding box nodes.")

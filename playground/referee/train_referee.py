@@ -17,8 +17,7 @@ from ...core.measures.masks import overlap
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
 from ..world import motion, world
-from ..world.textures import BACKGROUNDS
-from ..world.world import COLOUR_NAMES, SHAPES, Scenes
+from ..world.world import Scenes
 from .referee import Picture, Segmenter, load, look
 
 BATCH = 32
@@ -111,10 +110,10 @@ def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, l
     """Whether the ground is right, and for each drawn object whether one of its name is seen in its place."""
     right = []
     for slot in range(int(scenes.count[i])):
-        name = COLOUR_NAMES[int(scenes.colour[i, slot])], SHAPES[int(scenes.shape[i, slot])]
+        name = scenes.name(i, slot)
         truth = masks[i, slot] > 0.5
         right.append(any((o.colour, o.shape) == name and overlap(torch.from_numpy(o.mask), truth) > 0.6 for o in seen.objects))
-    return seen.background == BACKGROUNDS[int(scenes.background[i])], right
+    return seen.background == scenes.ground(i), right
 
 
 def measure(network: Segmenter, scenes_count: int = 1000, augmented: bool = False) -> dict[str, float]:

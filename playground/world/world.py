@@ -63,6 +63,13 @@ class Scenes:
         """(B, 3) bool: which object slots are used."""
         return torch.arange(MAX_OBJECTS) < self.count[:, None]
 
+    def name(self, i: int, slot: int = 0) -> tuple[str, str]:
+        """Colour and shape of an object."""
+        return COLOUR_NAMES[int(self.colour[i, slot])], SHAPES[int(self.shape[i, slot])]
+
+    def ground(self, i: int) -> str:
+        return BACKGROUNDS[int(self.background[i])]
+
 
 def sample_scenes(n: int, generator: torch.Generator, counts: tuple[float, float, float] = (0.4, 0.45, 0.15)) -> Scenes:
     """Draws n random scenes; `counts` are the odds of one, two and three objects. Objects keep clear of each other."""

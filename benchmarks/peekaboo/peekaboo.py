@@ -19,12 +19,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...core.attention.grouped import Part, grouped_attention, parts
+from ...core.peekaboo.places import BoxPlaces
 from ...host.models import prompt_tokens
 from ...host.sampling.sigma_range import SigmaRange
 from ...playground.image import models as image_models
 from ...playground.referee import clips as referee_clips
 from ...playground.referee import referee
-from ...recipes.peekaboo.patch import BoxPlaces, Objects, PeekabooSettings, attach
+from ...recipes.peekaboo.patch import Objects, PeekabooSettings, attach
 from ..host.counters import LiveBytes
 from ..playground import clip_scenes, scenes
 from .tasks import Score, Task, score, tasks

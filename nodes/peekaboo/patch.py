@@ -8,7 +8,8 @@ from ...host.sampling.sigma_range import SigmaRange
 from ...recipes.peekaboo import patch as recipe
 from ...recipes.peekaboo.patch import Objects, PeekabooSettings
 from ..common import checks
-from .types import ALIASES, CATEGORY, TRACKS
+from ..common.tracks import TRACKS
+from .types import ALIASES, CATEGORY
 
 DEFAULTS = PeekabooSettings()
 

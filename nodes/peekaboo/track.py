@@ -7,10 +7,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...core.peekaboo import boxes
-from ...recipes.peekaboo.patch import BoxPlaces, MaskPlaces
+from ...core.peekaboo.places import BoxPlaces, MaskPlaces
 from ..common import checks
 from ..common.previews import outlined
-from .types import ALIASES, CATEGORY, TRACKS, Placed, Tracks
+from ..common.tracks import TRACKS, Placed, Tracks
+from .types import ALIASES, CATEGORY
 
 MOST_OBJECTS = 8
 BLANK = 256  # pixels, of a preview without a clip

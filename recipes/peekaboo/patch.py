@@ -6,7 +6,7 @@ wanted, to each other alone as well. A box may move from frame to frame.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -14,6 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...core.peekaboo import tracks
+from ...core.peekaboo.places import Places
 from ...host.models import families
 from ...host.models.attention_sites import sites
 from ...host.models.frames import clip_length
@@ -25,35 +26,6 @@ KEY = "freesteer_peekaboo"
 Special = Literal["both", "ground", "object"]
 SPECIAL: tuple[Special, ...] = ("ground", "both", "object")
 KINDS = {"text": ("text", "text in time", "joint"), "space": ("space", "joint"), "time": ("time",)}
-
-
-class Places(Protocol):
-    """Where an object is."""
-
-    def coverage(self, frames: int, grid: tuple[int, int]) -> Tensor:
-        """(frames, h, w) in 0..1, of pictures."""
-        ...
-
-
-@dataclass(frozen=True)
-class BoxPlaces:
-    """By a track of boxes."""
-
-    track: tracks.Track
-
-    def coverage(self, frames: int, grid: tuple[int, int]) -> Tensor:
-        return tracks.coverage(self.track.at(tracks.frame_times(frames)), grid)
-
-
-@dataclass(frozen=True)
-class MaskPlaces:
-    """By masks (F, H, W) in 0..1, spread over the clip."""
-
-    masks: Tensor
-
-    def coverage(self, frames: int, grid: tuple[int, int]) -> Tensor:
-        nearest = (tracks.frame_times(frames) * (len(self.masks) - 1)).round().long()
-        return torch.nn.functional.adaptive_avg_pool2d(self.masks[nearest][:, None], grid)[:, 0]
 
 
 @dataclass(frozen=True)

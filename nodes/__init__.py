@@ -2,13 +2,14 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import cameras, freecontrol, freeinit, peekaboo, playground, splats, tracking
+from . import cameras, composition, freecontrol, freeinit, peekaboo, playground, splats, tracking
 
 NODES: list[type[io.ComfyNode]] = [
     *playground.NODES,
     *freecontrol.NODES,
     *freeinit.NODES,
     *peekaboo.NODES,
+    *composition.NODES,
     *splats.NODES,
     *tracking.NODES,
     *cameras.NODES,

@@ -5,7 +5,7 @@ Features are those of the conditional rows, (pictures, tokens, channels).
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.model_sampling
 import comfy.sample
@@ -121,3 +121,11 @@ def _upwards(sampling, high: float, steps: int) -> Tensor:
         return torch.linspace(low, high, steps)
     first, last = (float(sampling.timestep(torch.tensor(sigma))) for sigma in (low, high))
     return torch.stack([sampling.sigma(time) for time in torch.linspace(first, last, steps)]).clamp(low, high)
+
+
+def levels(model: ModelPatcher, count: int, first: float, last: float) -> Tensor:
+    """`count` falling sigmas, evenly spaced in percent of the model's schedule, from 0 to 1."""
+    sampling: Any = model.get_model_object("model_sampling")
+    percents = torch.linspace(first, last, count).tolist()
+    highest = float(sampling.sigma_max)
+    return torch.tensor([min(float(sampling.percent_to_sigma(p)), highest) for p in percents])

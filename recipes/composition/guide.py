@@ -1,8 +1,8 @@
 """Losses on attention to words (core.composition.losses) as a guide of host.sampling.steering: every object that a prompt names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -10,8 +10,11 @@ from torch import Tensor
 
 from ...core.attention.probabilities import attention_probabilities, mean_maps
 from ...core.composition import losses
-from ...host.models import families
+from ...core.peekaboo import tracks
+from ...core.peekaboo.places import Places
+from ...host.models import families, prompt_tokens
 from ...host.models.attention_sites import TextLayer, text_layers
+from ...host.models.frames import clip_length, pictures_per_latent
 from ...host.models.taps import Prompt, Readable
 from ...host.sampling import steering
 from ...host.sampling.guides import Predict
@@ -30,8 +33,8 @@ class CompositionError(ValueError):
 
 @dataclass(frozen=True)
 class CompositionSettings:
-    """strength, start, end, refinements: see host.sampling.guides. separate, enhance: weights of the two losses; the other method has
-    none."""
+    """strength, start, end, refinements: see host.sampling.guides. separate, enhance, boxes: weights of the losses; those of objects
+    without a box, and of the other method, do not count."""
 
     strength: float = 0.4
     start: float = 0.0
@@ -40,17 +43,19 @@ class CompositionSettings:
     method: Method = METHODS[0]
     separate: float = 1.0
     enhance: float = 0.5
+    boxes: float = 1.0
     layers: families.Choice = "default"
 
 
 @dataclass(frozen=True)
 class Named:
     """A prompt and the objects that it names. encoded: (1, tokens, channels). phrases: (objects, tokens) bool. special: (tokens,) bool,
-    those of no word (see host.models.prompt_tokens)."""
+    those of no word (see host.models.prompt_tokens). where: of each object its box, if it has one."""
 
     encoded: Tensor
     phrases: Tensor
     special: Tensor
+    where: Sequence[Places | None]
 
     def rows(self, context: Tensor) -> Tensor:
         """Which rows of what a model is given, (rows, tokens, channels), are this prompt: (rows,) bool. The host repeats a prompt so that
@@ -64,10 +69,13 @@ class Named:
 
 @dataclass(frozen=True)
 class Words:
-    """What the tokens of each row are. phrases: (rows, objects, tokens) bool; content: (rows, tokens) bool."""
+    """What the tokens of each row are, and where their objects are to be. phrases: (rows, objects, tokens) bool; content: (rows, tokens)
+    bool; inside: (rows, objects, F, h, w) in 0..1; boxed: (rows, objects) bool."""
 
     phrases: Tensor
     content: Tensor
+    inside: Tensor
+    boxed: Tensor
 
     @property
     def present(self) -> Tensor:
@@ -100,48 +108,68 @@ class CompositionGuide:
         return self.settings.refinements
 
     def start(self, model: ModelPatcher, latent: Tensor) -> "CompositionSession":
-        return CompositionSession(self, latent.shape)
+        frames = latent.shape[2] if latent.ndim == 5 else clip_length(model.model, len(latent))
+        pictures = pictures_per_latent(model.get_model_object("latent_format"))
+        return CompositionSession(self, latent.shape, frames, pictures)
 
 
 @dataclass
 class CompositionSession:
-    """shape: of the latents. known: whether any row was one of the prompts."""
+    """shape: of the latents. frames: of a clip, as latents; pictures: that each but the first of them stands for. known: whether any row
+    was one of the prompts."""
 
     guide: CompositionGuide
     shape: torch.Size
+    frames: int
+    pictures: int
     known: bool = False
     _words: dict[tuple, Words] = field(default_factory=dict)
 
     def energy(self, features: Features, sigma: float) -> Tensor:
-        words = self.words(features[PROMPT.name])
         attention = attention_to(features, self.guide.layers, self.shape)
+        words = self.words(features[PROMPT.name], attention.shape[2:])
         settings, present = self.guide.settings, words.present
         if settings.method == "attend and excite":
-            sharp = losses.excited(attention, words.content)
-            return losses.attend_and_excite(losses.of_phrases(sharp, words.phrases), present)
-        maps = losses.of_phrases(attention, words.phrases)
-        return settings.separate * losses.separate(maps, present) + settings.enhance * losses.enhance(maps, present)
+            maps = losses.of_phrases(losses.excited(attention, words.content), words.phrases)
+            energy = losses.attend_and_excite(maps, present)
+        else:
+            maps = losses.of_phrases(attention, words.phrases)
+            energy = settings.separate * losses.separate(maps, present) + settings.enhance * losses.enhance(maps, present)
+        return energy + settings.boxes * losses.boxes(maps, words.inside, words.boxed)
 
-    def words(self, context: Tensor) -> Words:
-        """Of the rows of a pass."""
+    def words(self, context: Tensor, size: Sequence[int]) -> Words:
+        """Of the rows of a pass, and where on maps of that size (F, h, w)."""
         members = [prompt.rows(context) for prompt in self.guide.prompts]
         which = tuple(next((i for i, rows in enumerate(members) if rows[row]), None) for row in range(len(context)))
         self.known = self.known or any(i is not None for i in which)
-        key = (which, context.shape[1], context.device)
+        key = (which, context.shape[1], context.device, tuple(size))
         if key not in self._words:
-            self._words[key] = self._of_rows(which, context)
+            self._words[key] = self._of_rows(which, context, size)
         return self._words[key]
 
-    def _of_rows(self, which: Sequence[int | None], context: Tensor) -> Words:
+    def _of_rows(self, which: Sequence[int | None], context: Tensor, size: Sequence[int]) -> Words:
         prompts, tokens = self.guide.prompts, context.shape[1]
-        phrases = torch.zeros(len(which), max(len(prompt.phrases) for prompt in prompts), tokens, dtype=torch.bool)
-        content = torch.zeros(len(which), tokens, dtype=torch.bool)
+        rows, most = len(which), max(len(prompt.phrases) for prompt in prompts)
+        phrases = torch.zeros(rows, most, tokens, dtype=torch.bool)
+        content, boxed = torch.zeros(rows, tokens, dtype=torch.bool), torch.zeros(rows, most, dtype=torch.bool)
+        inside = torch.zeros(rows, most, *size)
         for row, i in enumerate(which):
-            if i is not None:
-                copies = tokens // prompts[i].phrases.shape[1]
-                phrases[row, : len(prompts[i].phrases)] = prompts[i].phrases.repeat(1, copies)
-                content[row] = ~prompts[i].special.repeat(copies)
-        return Words(phrases.to(context.device), content.to(context.device))
+            if i is None:
+                continue
+            prompt = prompts[i]
+            copies = tokens // prompt.phrases.shape[1]
+            phrases[row, : len(prompt.phrases)] = prompt.phrases.repeat(1, copies)
+            content[row] = ~prompt.special.repeat(copies)
+            for number, where in enumerate(prompt.where):
+                if where is not None:
+                    boxed[row, number], inside[row, number] = True, self._covered(where, row, size)
+        return Words(*(values.to(context.device) for values in (phrases, content, inside, boxed)))
+
+    def _covered(self, where: Places, row: int, size: Sequence[int]) -> Tensor:
+        """(F, h, w), of a clip, or of the frame that a row is."""
+        covered = where.coverage((self.frames - 1) * self.pictures + 1, (size[1], size[2]))
+        frames = tracks.per_latent_frame(covered, self.frames)
+        return frames if len(self.shape) == 5 else frames[row % self.frames, None]
 
     def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
         pass
@@ -171,6 +199,19 @@ def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequenc
         grid = layer.grid(shape)
         grids.append(((1,) * (3 - len(grid)) + grid)[:3])
     return mean_maps(maps, grids)
+
+
+def name_objects(clip: Any, text: str, encoded: Tensor, phrases: Sequence[str], where: Mapping[str, Places] | None = None) -> Named:
+    """A prompt and the phrases in it that are objects. encoded: (1 or more, tokens, channels), of which the first is meant. where: boxes,
+    by phrase. A phrase that is a part of another is looked for elsewhere in the prompt."""
+    found = prompt_tokens.locate(clip, text, phrases, encoded.shape[1])
+    marks = found.phrases
+    for i, phrase in enumerate(phrases):
+        longer = [j for j, other in enumerate(phrases) if len(other) > len(phrase) and phrase in other]
+        marks[i] &= ~found.phrases[longer].any(0)
+        if not marks[i].any():
+            raise CompositionError(f"{phrase!r} is in the prompt only as a part of {phrases[longer[0]]!r}: leave one of them out.")
+    return Named(encoded[:1], marks, found.special, [(where or {}).get(phrase) for phrase in phrases])
 
 
 def attach(model: ModelPatcher, prompts: Sequence[Named], settings: CompositionSettings) -> ModelPatcher:

@@ -57,14 +57,6 @@ class ReadingSettings:
     colourings: int = 6
 
 
-def levels(model: ModelPatcher, count: int, first: float = 0.0, last: float = LOWEST_PERCENT) -> Tensor:
-    """`count` falling sigmas, evenly spaced in percent of the model's schedule."""
-    sampling: Any = model.get_model_object("model_sampling")
-    percents = torch.linspace(first, last, count).tolist()
-    highest = float(sampling.sigma_max)
-    return torch.tensor([min(float(sampling.percent_to_sigma(p)), highest) for p in percents])
-
-
 def build_basis(
     model: ModelPatcher, positives: list[Conditioning], negative: Conditioning, latent: Tensor, settings: BasisSettings,
     progress: Progress | None = None, batch: int = 10,
@@ -76,7 +68,7 @@ def build_basis(
     """
     points = families.structure_points(model, settings.layers)
     cells = {p.name: math.prod(picture_grid(p, latent.shape)) for p in points}
-    sigmas = levels(model, settings.steps)
+    sigmas = probe.levels(model, settings.steps, 0.0, LOWEST_PERCENT)
     statistics: dict[str, list[Covariance]] = {}
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
@@ -112,7 +104,7 @@ def read_structure(
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
     basis = basis.to(model.load_device)
     method, count = settings.method, settings.levels
-    sigmas = levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
+    sigmas = probe.levels(model, count, *((ONE_PERCENT, ONE_PERCENT) if count == 1 else (0.0, LOWEST_PERCENT)))
     grids = {p.name: picture_grid(p, latent.shape) for p in points}
     coordinates: dict[str, list[Tensor]] = {}
 

@@ -1,0 +1,3 @@
+from . import guide, maps
+
+NODES = [*guide.NODES, *maps.NODES]

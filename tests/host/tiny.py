@@ -191,7 +191,7 @@ def quantised(family: str, form: str) -> Tiny:
 
 @dataclass(frozen=True)
 class Call:
-    """One evaluation of a model while it samples. rows: those of the conditional branch. run: of x, and a ControlNet's output."""
+    """One evaluation of a model while it samples. rows: those of the conditional branch. run: of x, a ControlNet's output, and taps."""
 
     model: Any
     x: Tensor
@@ -208,8 +208,9 @@ def on_each_call(model: ModelPatcher, body: Callable[[Call], Tensor]) -> ModelPa
         t, concat, text, kwargs = passes.normal((t, c_concat, c_crossattn, kwargs))
         rows = taps.branch_rows(transformer_options, len(x), taps.CONDITIONAL)
 
-        def run(x: Tensor, control: Any = control) -> Tensor:
+        def run(x: Tensor, control: Any = control, taps: Any = None) -> Tensor:
             options = with_derivative(transformer_options) if torch.is_grad_enabled() else transformer_options
+            options = options if taps is None else taps.through_attention(options)
             return executor(x, t, concat, text, passes.normal(control), options, **kwargs)
 
         return body(Call(executor.class_obj, x, t, rows, run))

@@ -71,7 +71,9 @@ def _sequences(tokens: dict[str, Any], empty: dict[str, Any], length: int) -> li
     each = {name: (_ids(chunks), _ids(empty[name])[0]) for name, chunks in tokens.items() if isinstance(chunks, list)}
     sizes = {name: sum(map(len, ids)) for name, (ids, _) in each.items()}
     pictures, texts = [n for n in each if n in ("l", "g")], [n for n in each if n not in ("l", "g")]
-    templates = [name for name in texts if sizes[name] > length]  # before the prompt, which the host cuts off
+    templates = [  # before the prompt, which the host cuts off
+        name for name in texts if sizes[name] > length and min(_content(*each[name]), default=0) >= sizes[name] - length
+    ]
     if len(templates) == 1:
         return [each[templates[0]]]
     for name, size in sizes.items():

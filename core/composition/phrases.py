@@ -42,6 +42,10 @@ def noun_phrases(prompt: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def with_article(phrase: str) -> str:
+    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
+
+
 def _after_articles(words: list[str]) -> list[str]:
     found: list[str] = []
     phrase: list[str] | None = None  # open, unless None

@@ -69,6 +69,10 @@ class Family:
         """Attention of image tokens to text, in the order it runs; empty where text is in the joint sequence."""
         return self.layout.cross_attention(diffusion_model)
 
+    def text_linears(self, diffusion_model: nn.Module) -> list[tuple[str, ...]]:
+        """Paths of the linear layers of each attention to text, those first that make its keys: what can be trained of it."""
+        return self.layout.text_linears(diffusion_model)
+
 
 def _context(width: int, video: bool = False) -> Callable[[Config], bool]:
     return lambda config: config.get("context_dim") == width and bool(config.get("use_temporal_attention")) == video
@@ -91,6 +95,7 @@ WAN = Transformer(
     cross_path="cross_attn",
     cross_projections=("norm_q", "norm_k", "v"),
     kept=KEPT_BY_TRANSFORMER,
+    text=("cross_attn.k", "cross_attn.q", "cross_attn.v"),
 )
 
 FAMILIES = (
@@ -99,17 +104,29 @@ FAMILIES = (
     Family("SD 2", ("UNetModel",), UNet(), config=_context(1024), side=768),
     Family("SVD", ("UNetModel",), UNet(), config=_context(1024, video=True), side=768),
     Family("SDXL", ("UNetModel",), UNet(), config=_context(2048)),
-    Family("SD 3", ("OpenAISignatureMMDITWrapper",), Transformer("joint_blocks", "x_block.attn", FUSED, _square), "joint"),
+    Family(
+        "SD 3",
+        ("OpenAISignatureMMDITWrapper",),
+        Transformer("joint_blocks", "x_block.attn", FUSED, _square, text=("context_block.attn.qkv",)),
+        "joint",
+    ),
     Family(
         "Flux",
         ("Flux",),
-        Transformer("double_blocks", "img_attn", FUSED, _square, tokens=lambda _: "first"),  # before references
+        Transformer("double_blocks", "img_attn", FUSED, _square, tokens=lambda _: "first", text=("txt_attn.qkv",)),  # before references
         "joint",
     ),
     Family(
         "Qwen-Image",
         ("QwenImageTransformer2DModel",),
-        Transformer("transformer_blocks", "attn", SPLIT, lambda m: (1, *_square(m)), tokens=lambda _: "first"),
+        Transformer(
+            "transformer_blocks",
+            "attn",
+            SPLIT,
+            lambda m: (1, *_square(m)),
+            tokens=lambda _: "first",
+            text=("attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj"),
+        ),
         "joint",
     ),
     Family(
@@ -123,13 +140,16 @@ FAMILIES = (
             tokens=lambda _: "last",
             pad_to=lambda m: m.pad_tokens_multiple or 1,
             kept=KEPT_BY_GATED,
+            text=("attention.qkv",),
         ),
         "joint",
     ),
     Family(
         "Hunyuan Video",
         ("HunyuanVideo",),
-        Transformer("double_blocks", "img_attn", FUSED, lambda m: tuple(m.patch_size), tokens=lambda _: "last"),  # after a reference
+        Transformer(
+            "double_blocks", "img_attn", FUSED, lambda m: tuple(m.patch_size), tokens=lambda _: "last", text=("txt_attn.qkv",)
+        ),  # after a reference
         "joint",
         side=720,
     ),
@@ -153,6 +173,7 @@ FAMILIES = (
             cross_path="attn2",
             cross_projections=("q_norm", "k_norm", "to_v"),
             kept=KEPT_BY_TRANSFORMER,
+            text=("attn2.to_k", "attn2.to_q", "attn2.to_v"),
         ),
         side=640,
     ),

@@ -72,6 +72,9 @@ class UNet:
     def cross_attention(self, diffusion_model: nn.Module) -> list[Layer]:
         return list(self._layers(diffusion_model, "attn2"))
 
+    def text_linears(self, diffusion_model: nn.Module) -> list[tuple[str, ...]]:
+        return [(layer.key.module, layer.query.module, layer.value.module) for layer in self._layers(diffusion_model, "attn2")]
+
     def _layers(self, diffusion_model: nn.Module, attention: str) -> Iterator[Layer]:
         for part, number, path, level in _unet_blocks(diffusion_model):
             block = diffusion_model.get_submodule(path)
@@ -135,6 +138,7 @@ class Transformer:
     stack: path of the stack. attention_path: from a block to its attention over image tokens, whose q, k and v are the
     modules in `projections`, thrice the same if they are fused. cross_path, cross_projections: the same for text, with the
     modules after which q and k are not changed any more. patch, tokens, pad_to: see Point; read from the model. kept: see above.
+    text: linear layers of a block that make keys of text, and what else its attention to text is made of.
     """
 
     stack: str
@@ -146,6 +150,11 @@ class Transformer:
     cross_path: str | None = None
     cross_projections: tuple[str, str, str] = ("", "", "")
     kept: int = KEPT_BY_JOINT
+    text: tuple[str, ...] = ()
+
+    def text_linears(self, diffusion_model: nn.Module) -> list[tuple[str, ...]]:
+        count = _count(diffusion_model.get_submodule(self.stack))
+        return [tuple(f"{self.stack}.{number}.{path}" for path in self.text) for number in range(count)]
 
     def blocks(self, diffusion_model: nn.Module) -> list[Block]:
         """In the order they run."""

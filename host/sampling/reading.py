@@ -105,7 +105,8 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     taps = Taps(diffusion_model, request.points, x.shape, stop_gradient=request.energy is not None)
     if request.energy is None:
         with taps:
-            output = executor(x, timestep, *_changed(taps.through_attention, args), **_changed(taps.through_attention, kwargs))
+            inputs, named = (with_changed_options(READING, taps.through_attention, arguments) for arguments in (args, kwargs))
+            output = executor(x, timestep, *inputs, **named)
         readout.passes += _by_pass(taps.features, request.shape[0])
         return output
     energy = request.energy
@@ -118,7 +119,8 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
 
     def run(x: Tensor) -> Tensor:
         inputs = passes.normal((timestep, *args))  # fresh lists each time: the host takes a ControlNet's answers off them
-        return executor(x, *_changed(through, inputs), **_changed(through, passes.normal(kwargs)))
+        named = with_changed_options(READING, through, passes.normal(kwargs))
+        return executor(x, *with_changed_options(READING, through, inputs), **named)
 
     found = passes.forward_with_gradient(run, x, taps, energies, diffusion_model, request.recompute)
     readout.gradients += list(found.gradient.unflatten(0, (-1, request.shape[0])))
@@ -127,11 +129,11 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     return found.output
 
 
-def _changed(change: Callable[[dict[str, Any]], dict[str, Any]], arguments: Any) -> Any:
-    """A tuple or dict of arguments, of which transformer_options are changed."""
+def with_changed_options(key: str, change: Callable[[dict[str, Any]], dict[str, Any]], arguments: Any) -> Any:
+    """A tuple or dict of arguments, of which transformer_options, the dict that has `key`, are changed."""
     if isinstance(arguments, dict):
-        return dict(zip(arguments, _changed(change, tuple(arguments.values())), strict=True))
-    return tuple(change(each) if isinstance(each, dict) and READING in each else each for each in arguments)
+        return dict(zip(arguments, with_changed_options(key, change, tuple(arguments.values())), strict=True))
+    return tuple(change(each) if isinstance(each, dict) and key in each else each for each in arguments)
 
 
 def _by_pass(features: Features, latents: int) -> list[Features]:

@@ -1,3 +1,3 @@
-from . import guide, maps
+from . import guide, maps, train
 
-NODES = [*guide.NODES, *maps.NODES]
+NODES = [*guide.NODES, *maps.NODES, *train.NODES]

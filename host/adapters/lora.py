@@ -1,0 +1,60 @@
+"""LoRAs (Hu et al. 2021, https://arxiv.org/abs/2106.09685) in training: W x + B A x, beside a model whose own weights stay as they are.
+
+They act by forward hooks, so the user's MODEL is the same before and after. What is trained is saved as the host's own LoRA nodes have it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class AdapterError(ValueError):
+    """Written for the user: why a layer of this model cannot be trained."""
+
+
+class Lora(nn.Module):
+    """A and B of each layer in `targets`, paths of linear layers below the diffusion model. At first B is 0, and nothing is changed."""
+
+    def __init__(self, diffusion_model: nn.Module, targets: Sequence[str], rank: int, seed: int = 0) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        generator = torch.Generator().manual_seed(seed)
+        self.down, self.up = nn.ParameterList(), nn.ParameterList()
+        for path in targets:
+            layer = diffusion_model.get_submodule(path)
+            wide, narrow = (getattr(layer, name, None) for name in ("in_features", "out_features"))
+            if not isinstance(wide, int) or not isinstance(narrow, int):
+                raise AdapterError(f"Layer {path} of this model is no linear layer, so no LoRA can be trained on it.")
+            if rank > min(wide, narrow):
+                raise AdapterError(f"rank is {rank}, and layer {path} is only {min(wide, narrow)} wide: choose a smaller one.")
+            self.down.append(nn.Parameter(torch.randn(rank, wide, generator=generator) / wide**0.5))
+            self.up.append(nn.Parameter(torch.zeros(narrow, rank)))
+
+    @contextmanager
+    def attached(self, diffusion_model: nn.Module) -> Iterator[None]:
+        """Around evaluations that are to be made with it."""
+        with ExitStack() as stack:
+            for path, down, up in zip(self.targets, self.down, self.up, strict=True):
+                layer = diffusion_model.get_submodule(path)
+                stack.callback(layer.register_forward_hook(_added(down, up)).remove)
+            yield
+
+    def for_the_host(self, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Weights by the names that the host's LoRA loader knows. weights: a state of this module, in place of its own."""
+        state = self.state_dict() if weights is None else weights
+        found = {}
+        for i, path in enumerate(self.targets):
+            down, up = (state[f"{part}.{i}"].detach().float().cpu().contiguous() for part in ("down", "up"))
+            name = f"diffusion_model.{path}"
+            found |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(float(len(down)))}
+        return found
+
+
+def _added(down: Tensor, up: Tensor):
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        given = inputs[0].to(down.dtype)
+        return output + (given @ down.T @ up.T).to(output.dtype)
+
+    return hook

@@ -1,0 +1,80 @@
+"""A model as a trainer has it: loaded by the host with all that is patched onto it, its prompts as the host has processed them, and
+evaluated with a graph to what is trained beside it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..gradients import passes, preparation
+from ..gradients.attention import with_derivative
+from ..models.taps import Taps
+from ..sampling import steering
+from ..sampling.reading import with_changed_options
+
+KEY = "freesteer_practice"
+Conditioning = list
+
+
+@dataclass(frozen=True)
+class Practice:
+    """base: the host's BaseModel. conds: of each prompt, by its name."""
+
+    base: Any
+    conds: Mapping[str, list]
+    options: dict[str, Any]
+
+    @property
+    def sampling(self) -> Any:
+        return self.base.model_sampling
+
+    def predict(self, name: str, x: Tensor, sigma: float, taps: Taps | None = None) -> Tensor:
+        """The clean latents that are predicted from x (B, ...) with a prompt, at a noise level; what `taps`, which have to be entered,
+        ask for is read on the way. With a graph where gradients are on."""
+        inner = {**self.options.get("transformer_options", {}), KEY: taps}
+        options = {**self.options, "transformer_options": inner}
+        return comfy.samplers.calc_cond_batch(self.base, [self.conds[name]], x, x.new_full((len(x),), sigma), options)[0]
+
+
+def practise(model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: Tensor, body: Callable[[Practice], None]) -> None:
+    """Loads a MODEL as for a run, and hands it to `body`, outside of inference mode. latent: of the form that is trained on, of any
+    content (B, C, ...)."""
+    m = preparation.prepare(steering.without_guides(model))
+    m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model)
+    guider = comfy.samplers.CFGGuider(m)
+    guider.inner_set_conds(dict(prompts))
+    sampling: Any = m.get_model_object("model_sampling")
+    highest = torch.tensor([float(sampling.sigma_max), 0.0])
+    guider.sample(torch.zeros_like(latent), torch.zeros_like(latent), _Lent(body), highest, disable_pbar=True, seed=0)
+
+
+class _Lent(comfy.samplers.Sampler):
+    """A run of the host that is `body`'s."""
+
+    def __init__(self, body: Callable[[Practice], None]) -> None:
+        self.body = body
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        with torch.inference_mode(False):
+            self.body(Practice(model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]))
+        return noise
+
+
+def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
+    options = next((a for a in (*args, *kwargs.values()) if isinstance(a, dict) and KEY in a), None)
+    if options is None or not torch.is_grad_enabled():
+        return executor(x, timestep, *args, **kwargs)
+    taps: Taps | None = options[KEY]
+
+    def through(options: dict[str, Any]) -> dict[str, Any]:
+        return with_derivative(options) if taps is None else taps.through_attention(with_derivative(options))
+
+    inputs = passes.normal((timestep, *args))
+    return executor(
+        passes.normal(x), *with_changed_options(KEY, through, inputs), **with_changed_options(KEY, through, passes.normal(kwargs))
+    )

@@ -1,0 +1,182 @@
+"""Separate-and-Enhance trained into a LoRA, which needs nothing more at sampling."""
+
+import hashlib
+import itertools
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import latent_preview
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...core.composition.phrases import noun_phrases, with_article
+from ...host.models import families
+from ...recipes.composition.guide import name_objects
+from ...recipes.composition.train import TARGETS, Lesson, LoraSettings, targets_of, train
+from ...training.curves import draw
+from ...training.settings import Progress
+from ..common import checks
+from ..common.previews import to_tensor
+from .inputs import ALIASES, CATEGORY, layers_input
+
+FOLDER = "freesteer_training"
+DEFAULTS = LoraSettings()
+MOST_PROMPTS = 200
+OPENING = "a photo of"
+
+
+class TrainSeparateEnhance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerTrainSeparateEnhance",
+            display_name="Train Separate & Enhance",
+            category=CATEGORY,
+            description=(
+                "Trains a LoRA that keeps the objects of a prompt apart, from prompts alone: no pictures are needed. It is used as any "
+                "LoRA is, and costs nothing while sampling. Interrupted, it goes on from where it was when it is queued again."
+            ),
+            search_aliases=[*ALIASES, "train lora", "composition lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to train for; it is not changed itself."),
+                io.Clip.Input("clip", tooltip="Encodes the prompts."),
+                io.Latent.Input("latent", tooltip="An empty latent of the size to train at; smaller is quicker."),
+                io.String.Input(
+                    "concepts", multiline=True, default="cat\ndog\nred car\nblue vase", tooltip="What shall be kept apart: one a line. "
+                    "Single things are put together in pairs and threes; a line that names several is a prompt as it stands.",
+                ),
+                io.Int.Input(
+                    "steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Steps of training. More: objects keep apart more surely, "
+                    "and the model's look may change.",
+                ),
+                io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=128, tooltip="Size of the LoRA."),
+                io.Float.Input(
+                    "learning_rate", default=DEFAULTS.learning_rate, min=1e-7, max=1.0, step=1e-7, tooltip="How far each step goes. Lower "
+                    "it if pictures fall apart.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Of all that is drawn at random."),
+                io.Float.Input(
+                    "keep", default=DEFAULTS.keep, min=0.0, max=100.0, step=0.05, advanced=True, tooltip="How much it counts that a prompt "
+                    "of one thing is drawn as before.",
+                ),
+                io.Float.Input(
+                    "separate", default=DEFAULTS.separate, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that "
+                    "objects do not share a place.",
+                ),
+                io.Float.Input(
+                    "enhance", default=DEFAULTS.enhance, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that the "
+                    "weakest object is seen somewhere.",
+                ),
+                io.Float.Input(
+                    "own_latents", default=DEFAULTS.own, min=0.0, max=1.0, step=0.05, advanced=True, tooltip="The share of steps that look "
+                    "at what the model draws on its way; the others look at plain noise, as in the paper.",
+                ),
+                io.Int.Input(
+                    "pictures", default=DEFAULTS.pictures, min=1, max=64, advanced=True, tooltip="Noises of each step and prompt. More: "
+                    "steadier, and slower.",
+                ),
+                io.Combo.Input(
+                    "targets", options=list(TARGETS), default=DEFAULTS.targets, advanced=True, tooltip="What of the attention to words is "
+                    "trained. Keys: where the model looks, and nothing else.",
+                ),
+                layers_input(),
+            ],
+            outputs=[
+                io.Custom("LORA_MODEL").Output(display_name="lora", tooltip="For Load LoRA Model and Save LoRA Weights."),
+                io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="For Plot Loss Graph."),
+                io.Image.Output(display_name="curves", tooltip="The losses over the steps."),
+                io.Int.Output(display_name="steps", tooltip="Steps done, for Save LoRA Weights."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        latent,
+        concepts,
+        steps,
+        rank,
+        learning_rate,
+        seed,
+        keep,
+        separate,
+        enhance,
+        own_latents,
+        pictures,
+        targets,
+        layers,
+    ) -> io.NodeOutput:
+        checks.clip(clip)
+        checks.choice("targets", targets, TARGETS)
+        checks.choice("layers", layers, families.CHOICES)
+        samples = checks.latent(model, latent)
+        settings = LoraSettings(
+            checks.whole("steps", steps, 1), checks.whole("rank", rank, 1, 128), checks.number("learning_rate", learning_rate, 1e-7, 1),
+            checks.whole("pictures", pictures, 1, 64), separate=checks.number("separate", separate, 0, 10),
+            enhance=checks.number("enhance", enhance, 0, 10), keep=checks.number("keep", keep, 0, 100),
+            own=checks.number("own_latents", own_latents, 0, 1), targets=targets, layers=layers, seed=checks.whole("seed", seed, 0),
+        )  # fmt: skip
+        prompts, singles = prompts_of(concepts, settings.seed)
+        lessons = [lesson(clip, prompt, noun_phrases(prompt)) for prompt in prompts] + [lesson(clip, single) for single in singles]
+        folder = Path(folder_paths.get_output_directory()) / FOLDER / name_of(model, prompts + singles, samples, settings)
+        seen = Seen(model, settings.steps)
+        lora, history = train(model, lessons, samples[:1], settings, folder, seen.step, seen.picture)
+        return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))
+
+
+def prompts_of(concepts: str, seed: int) -> tuple[list[str], list[str]]:
+    """Prompts of several objects, and of each object alone."""
+    lines = checks.prompts("concepts", concepts)
+    several = [line for line in lines if len(noun_phrases(line)) > 1]
+    things = list(dict.fromkeys(with_article((noun_phrases(line) or [line])[0]) for line in lines if line not in several))
+    if not several and len(things) < 2:
+        raise checks.InputError("concepts has one thing, and there is nothing to keep it apart from: write two or more, one a line.")
+    pairs = [" and ".join(pair) for pair in itertools.permutations(things, 2)]
+    threes = [f"{a}, {b} and {c}" for a, b, c in itertools.permutations(things, 3)]
+    chosen = random.Random(seed)
+    pairs, threes = (chosen.sample(each, min(len(each), MOST_PROMPTS // 2)) for each in (pairs, threes))
+    prompts = [*several, *(f"{OPENING} {text}" for text in (*pairs, *threes))]
+    alone = things or list(dict.fromkeys(with_article(phrase) for line in several for phrase in noun_phrases(line)))
+    return prompts, [f"{OPENING} {thing}" for thing in alone]
+
+
+def lesson(clip, prompt: str, objects: list[str] | None = None) -> Lesson:
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    return Lesson(positive, None if objects is None else name_objects(clip, prompt, positive[0][0], objects))
+
+
+def name_of(model: ModelPatcher, prompts: list[str], samples: Tensor, settings: LoraSettings) -> str:
+    """The same whenever the same is trained, for however many steps: so a run goes on where it was, and no other does."""
+    weights = [model.model.diffusion_model.get_submodule(path).weight for path in targets_of(model, settings.targets)[:2]]
+    sums = [float(weight.detach().float().abs().sum()) for weight in weights]
+    told = repr(
+        (prompts, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), sums, model.patches_uuid if model.patches else None)
+    )
+    return f"composition-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+class Seen:
+    """A bar with pictures, and the place where an interrupt is heard."""
+
+    def __init__(self, model: ModelPatcher, steps: int) -> None:
+        self.bar = comfy.utils.ProgressBar(steps)
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def step(self, progress: Progress) -> None:
+        self.bar.update_absolute(progress.step, progress.steps)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def picture(self, progress: Progress, clean: Tensor) -> None:
+        if self.previewer is not None:
+            shown = self.previewer.decode_latent_to_preview_image("JPEG", clean)
+            self.bar.update_absolute(progress.step, progress.steps, shown)
+
+
+NODES = [TrainSeparateEnhance]

@@ -1,0 +1,206 @@
+"""Separate-and-Enhance (arXiv 2312.06712) trained into a LoRA: no data, prompts alone.
+
+    L  =  w_sep L_separate + w_en L_enhance          on prompts of several objects
+       +  w_keep | eps - eps_frozen |^2             on prompts of one object, so that the model stays what it is
+
+The attention of noisy latents is looked at, which the paper makes of plain noise. Here the steps may be those of the model's own way down
+from noise, as it is when it draws: `own` says with which share.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...core.composition import losses
+from ...host.adapters.lora import Lora
+from ...host.adapters.practice import Practice, practise
+from ...host.gradients import passes
+from ...host.models import families
+from ...host.models.attention_sites import TextLayer, text_layers
+from ...host.models.layouts import Transformer
+from ...host.models.taps import Taps
+from ...training.loop import Run, Watch
+from ...training.settings import Progress, Settings
+from .guide import PROMPT, Named, attention_to
+
+TARGETS = ("keys", "keys, queries and values")
+WAY = 6  # steps of the model's own way down, over the levels that are trained
+SHOWN_EVERY, SHOWN_STEPS = 25, 8
+LORA_FILE = "lora.safetensors"
+Show = Callable[[Progress, Tensor], None]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """rank: of the LoRA. pictures: noises of a step, for each of its `prompts`. first, last: of sampling, between which noise levels lie.
+    separate, enhance, keep: weights. own: the share of steps whose latents are the model's own and not noise."""
+
+    steps: int = 300
+    rank: int = 8
+    learning_rate: float = 1e-3
+    pictures: int = 4
+    prompts: int = 2
+    first: float = 0.0
+    last: float = 0.5
+    separate: float = 1.0
+    enhance: float = 0.5
+    keep: float = 1.0
+    own: float = 0.5
+    targets: str = TARGETS[0]
+    layers: families.Choice = "default"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt, encoded as the sampler takes it. named: its objects, or None for one that the model is to draw as before."""
+
+    positive: list
+    named: Named | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """sigma: the noise level; x: noisy latents at it, one tensor for each of the prompts that are asked, and of those that are kept."""
+
+    sigma: float
+    asked: tuple[tuple[int, Tensor], ...]
+    kept: tuple[tuple[int, Tensor], ...]
+
+
+class Trainer:
+    """lessons: all prompts; by their numbers they are known to the practice."""
+
+    def __init__(self, practice: Practice, lessons: Sequence[Lesson], layers: Sequence[TextLayer], lora: Lora, settings: LoraSettings,
+                 shape: torch.Size) -> None:  # fmt: skip
+        self.practice, self.lessons, self.layers, self.lora, self.settings = practice, lessons, layers, lora, settings
+        self.shape = torch.Size((settings.pictures, *shape[1:]))
+        self.asked = [i for i, lesson in enumerate(lessons) if lesson.named is not None]
+        self.kept = [i for i, lesson in enumerate(lessons) if lesson.named is None]
+        self.dm = practice.base.diffusion_model
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        def some(numbers: list[int], count: int) -> list[int]:
+            return [numbers[int(i)] for i in torch.randint(len(numbers), (count,), generator=generator)] if numbers else []
+
+        def share() -> float:
+            return float(torch.rand((), generator=generator))
+
+        settings = self.settings
+        percent = settings.first + (settings.last - settings.first) * share()
+        own = share() < settings.own
+        sigma = self._sigma(percent)
+        asked = tuple((i, self._noisy(i, percent, own, generator)) for i in some(self.asked, settings.prompts))
+        kept = tuple((i, self._noisy(i, percent, own, generator)) for i in some(self.kept, 1 if settings.keep > 0 else 0))
+        return Batch(sigma, asked, kept)
+
+    def _sigma(self, percent: float) -> float:
+        sampling = self.practice.sampling
+        return min(float(sampling.percent_to_sigma(percent)), float(sampling.sigma_max))
+
+    @torch.no_grad()
+    def _noisy(self, prompt: int, percent: float, own: bool, generator: torch.Generator) -> Tensor:
+        """Latents at that level: noise on noise, as published, or what the model comes to in a few steps with this prompt."""
+        device = next(self.dm.parameters()).device
+        sampling = self.practice.sampling
+        noise, latent = (torch.randn(self.shape, generator=generator).to(device) for _ in range(2))
+        if not own:
+            return sampling.noise_scaling(torch.tensor(self._sigma(percent)), noise, latent, False)
+        first = self.settings.first
+        count = max(1, round(WAY * (percent - first) / max(self.settings.last - first, 1e-6)))
+        path = [self._sigma(first + (percent - first) * i / count) for i in range(count + 1)]
+        x = sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(latent), first <= 0)
+        with self.lora.attached(self.dm):
+            for high, low in itertools.pairwise(path):
+                clean = self.practice.predict(str(prompt), x, high)
+                x = clean + (x - clean) * (low / high)
+        return x
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        settings = self.settings
+        apart, seen = zip(*(self._objects(i, x, batch.sigma) for i, x in batch.asked), strict=True)
+        figures = {"separate": torch.stack(apart).mean(), "enhance": torch.stack(seen).mean()}
+        total = settings.separate * figures["separate"] + settings.enhance * figures["enhance"]
+        if batch.kept:
+            figures["kept"] = torch.stack([self._departure(i, x, batch.sigma) for i, x in batch.kept]).mean()
+            total = total + settings.keep * figures["kept"]
+        return total, figures
+
+    def _objects(self, prompt: int, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        named = self.lessons[prompt].named
+        assert named is not None
+        points = [PROMPT, *(point for layer in self.layers for point in layer.points)]
+        with Taps(self.dm, points, x.shape, stop_gradient=True) as taps, self.lora.attached(self.dm), torch.enable_grad():
+            self.practice.predict(str(prompt), x, sigma, taps)
+        attention = attention_to({name: f.float() for name, f in taps.features.items()}, self.layers, x.shape)
+        maps = losses.of_phrases(attention, named.phrases.to(x.device).expand(len(attention), -1, -1))
+        present = torch.ones(maps.shape[:2], dtype=torch.bool, device=x.device)
+        return losses.separate(maps, present).mean(), losses.enhance(maps, present).mean()
+
+    def _departure(self, prompt: int, x: Tensor, sigma: float) -> Tensor:
+        """|eps - eps_frozen|^2"""
+        with torch.no_grad():
+            frozen = self.practice.predict(str(prompt), x, sigma)
+        with self.lora.attached(self.dm):
+            own = self.practice.predict(str(prompt), x, sigma)
+        return ((own - frozen) / sigma).square().mean()
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """Clean latents (1, C, ...) of the first prompt, in a few steps and always from the same noise: for people to look at."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        device = next(self.dm.parameters()).device
+        noise = torch.randn(self.shape[1:], generator=generator)[None].to(device)
+        path = [self._sigma(i / SHOWN_STEPS) for i in range(SHOWN_STEPS)]
+        x = clean = self.practice.sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(noise), True)
+        with self.lora.attached(self.dm):
+            for high, low in itertools.pairwise([*path, 0.0]):
+                clean = self.practice.predict(str(self.asked[0]), x, high)
+                x = clean + (x - clean) * (low / high)
+        return clean
+
+
+def targets_of(model: ModelPatcher, targets: str) -> list[str]:
+    linears = families.family_of(model).text_linears(model.model.diffusion_model)
+    return list(dict.fromkeys(path for each in linears for path in (each[:1] if targets == TARGETS[0] else each)))
+
+
+def train(
+    model: ModelPatcher, lessons: Sequence[Lesson], latent: Tensor, settings: LoraSettings, folder: Path | None, watch: Watch,
+    show: Show = lambda progress, clean: None,
+) -> tuple[dict[str, Tensor], dict[str, list[float]]]:  # fmt: skip
+    """A LoRA as the host's nodes have it, and the figures of each step. latent: of the form to train on (B, C, [T,] h, w). folder: where
+    the run is kept, and goes on from; when it ends, however it does, the LoRA so far lies there as LORA_FILE. show: now and then, what a
+    prompt comes to."""
+    dm, family = model.model.diffusion_model, families.family_of(model)
+    layers = text_layers(family, dm, settings.layers)
+    around = partial(passes.differentiable, dm, passes.Settings(copying=isinstance(family.layout, Transformer)))
+    result: list[tuple[dict[str, Tensor], dict[str, list[float]]]] = []
+
+    def body(practice: Practice) -> None:
+        lora = Lora(dm, targets_of(model, settings.targets), settings.rank, settings.seed).to(latent.device)
+        trainer = Trainer(practice, lessons, layers, lora, settings, latent.shape)
+        run = Run(lora, Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=0.98), folder)
+
+        def watched(progress: Progress) -> None:
+            watch(progress)
+            if progress.step % SHOWN_EVERY == 0 or progress.step == progress.steps:
+                show(progress, trainer.picture())
+
+        try:
+            run.go(trainer.batch, trainer.loss, watched, around)
+        finally:
+            made = lora.for_the_host(run.average)
+            if folder is not None:
+                save_file(made, folder / LORA_FILE)
+        result.append((made, run.history))
+
+    practise(model, {str(i): lesson.positive for i, lesson in enumerate(lessons)}, latent, body)
+    return result[0]

@@ -1,0 +1,85 @@
+"""A LoRA in training is the one that the host loads afterwards, in every family, and leaves the model as it was."""
+
+import comfy.sample
+import comfy.sd
+import pytest
+import torch
+from freesteer.host.adapters.lora import AdapterError, Lora
+from freesteer.host.adapters.practice import practise
+from freesteer.host.models import families
+from freesteer.tests.host import tiny
+from freesteer.tests.host.gradients.test_gradients import fingerprint
+
+SPOKEN = [name for name in tiny.RECIPES if name != "SVD"]
+
+
+def filled(model: tiny.Tiny, rank: int = 4) -> Lora:
+    dm = model.model.model.diffusion_model
+    targets = [each[0] for each in families.family_of(model.model).text_linears(dm)]
+    lora = Lora(dm, targets, rank)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for up in lora.up:
+            up.copy_(torch.randn(up.shape, generator=generator))
+    return lora
+
+
+@pytest.mark.parametrize("family", SPOKEN)
+def test_it_acts_as_the_one_that_the_host_loads(family):
+    model = tiny.build(family, True)
+    before, plain = fingerprint(model.model), model.sample()
+    lora = filled(model)
+    with torch.inference_mode():
+        loaded, _ = comfy.sd.load_lora_for_models(model.model, None, lora.for_the_host(), 1.0, 0)
+    wanted = model.sample(loaded)
+    with lora.attached(model.model.model.diffusion_model):
+        found = model.sample()
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
+    assert (found - plain).abs().max() > 1e-2 * plain.std()
+    assert fingerprint(model.model) == before and torch.equal(model.sample(), plain)
+
+
+def test_at_first_it_changes_nothing():
+    model = tiny.build("SD 1.5", True)
+    dm = model.model.model.diffusion_model
+    lora = Lora(dm, [each[0] for each in families.family_of(model.model).text_linears(dm)], 4)
+    plain = model.sample()
+    with lora.attached(dm):
+        assert torch.equal(model.sample(), plain)
+
+
+@pytest.mark.parametrize(("rank", "path", "says"), [(999, None, "rank is 999"), (4, "input_blocks.0.0", "is no linear layer")])
+def test_what_cannot_be_trained_is_said(rank, path, says):
+    model = tiny.build("SD 1.5", True)
+    dm = model.model.model.diffusion_model
+    targets = [path] if path else [each[0] for each in families.family_of(model.model).text_linears(dm)]
+    with pytest.raises(AdapterError, match=says):
+        Lora(dm, targets, rank)
+
+
+@pytest.mark.parametrize("family", SPOKEN)
+def test_a_practice_predicts_what_the_sampler_would(family):
+    """With a graph to what is trained, and the same without one."""
+    model = tiny.build(family, True)
+    before = fingerprint(model.model)
+    lora, seen = filled(model), []
+    dm = model.model.model.diffusion_model
+
+    def body(practice):
+        x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(2))
+        plain = practice.predict("0", x, 0.7)
+        with lora.attached(dm):
+            with torch.no_grad():
+                without = practice.predict("0", x, 0.7)
+            with torch.enable_grad():
+                found = practice.predict("0", x, 0.7)
+        seen.extend((plain, without, found))
+
+    with torch.inference_mode():
+        latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
+        practise(model.model, {"0": model.positive, "1": model.negative}, latent, body)
+    plain, without, found = seen
+    assert found.requires_grad and not without.requires_grad
+    torch.testing.assert_close(found.detach(), without, rtol=1e-3, atol=1e-3 * float(without.std()))
+    assert not torch.equal(plain, without)
+    assert fingerprint(model.model) == before

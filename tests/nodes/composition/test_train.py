@@ -1,0 +1,177 @@
+"""Training Separate & Enhance: it learns, can be stopped and goes on, and what it makes is the host's own LoRA."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import comfy.model_management
+import comfy.sample
+import comfy.sd
+import folder_paths
+import pytest
+import torch
+from freesteer.core.composition.phrases import noun_phrases
+from freesteer.host.adapters.lora import AdapterError
+from freesteer.host.gradients.preparation import NoGradientError
+from freesteer.nodes.common.checks import InputError
+from freesteer.nodes.composition.train import prompts_of
+from freesteer.playground.image import models
+from freesteer.recipes.composition.guide import Named
+from freesteer.recipes.composition.train import LORA_FILE, Lesson, LoraSettings, train
+from safetensors.torch import load_file
+
+from ..conftest import run, tiny
+
+SPOKEN = [name for name in tiny.RECIPES if name != "SVD"]
+NAN = float("nan")
+FEW = LoraSettings(steps=4, rank=4, pictures=2, prompts=1, own=0.5)
+
+
+def lessons(made) -> list[Lesson]:
+    encoded = made.positive[0][0]
+    phrases = torch.zeros(2, encoded.shape[1], dtype=torch.bool)
+    phrases[0, 1], phrases[1, 2:4] = True, True
+    named = Named(encoded, phrases, torch.zeros(encoded.shape[1], dtype=torch.bool), [None, None])
+    return [Lesson(made.positive, named), Lesson(made.negative, None)]
+
+
+def trained(made, settings=FEW, folder=None, watch=lambda progress: None):
+    with torch.inference_mode():
+        latent = comfy.sample.fix_empty_latent_channels(made.model, made.latent)
+        return train(made.model, lessons(made), latent, settings, folder, watch)
+
+
+@pytest.fixture(scope="module")
+def playground():
+    with torch.inference_mode():
+        return models.load()
+
+
+@pytest.fixture
+def node(playground, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    model, clip, _ = playground
+    given = {"model": model, "clip": clip, "latent": {"samples": torch.zeros(1, 4, 16, 16)}, "concepts": "red ball\nblue ring", "steps": 3,
+             "pictures": 2}  # fmt: skip
+    return lambda **inputs: run("FreeSteerTrainSeparateEnhance", **{**given, **inputs})
+
+
+@pytest.mark.parametrize("family", SPOKEN)
+def test_every_family_can_be_trained_and_takes_its_lora(family):
+    made = tiny.build(family, True)
+    plain = made.sample()
+    lora, history = trained(made, dataclasses.replace(FEW, learning_rate=1e-2))
+    assert len(history["loss"]) == 4 and all(torch.isfinite(weight).all() for weight in lora.values())
+    assert torch.equal(made.sample(), plain)
+    with torch.inference_mode():
+        loaded, _ = comfy.sd.load_lora_for_models(made.model, None, lora, 1.0, 0)
+    assert not torch.equal(made.sample(loaded), plain)
+    assert any(name.endswith("lora_up.weight") and weight.any() for name, weight in lora.items())
+
+
+def test_it_learns(playground, node):
+    """More is asked for in `bench composition`; here attention to two things comes to be apart."""
+    _, loss, curves, steps = node(steps=60, pictures=4, learning_rate=3e-3, keep=0.1)
+    first, last = (sum(part) / len(part) for part in (loss["loss"][:10], loss["loss"][-10:]))
+    assert last < 0.95 * first and steps == 60
+    assert curves.shape[0] == 1 and curves.std() > 0.05
+
+
+def test_what_was_stopped_goes_on_to_the_same_end(tmp_path):
+    made = tiny.build("SD 1.5", True)
+    whole, _ = trained(made, folder=tmp_path / "whole")
+
+    def stop(progress):
+        if progress.step == 2:
+            raise comfy.model_management.InterruptProcessingException
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        trained(made, folder=tmp_path / "parts", watch=stop)
+    so_far = load_file(tmp_path / "parts" / LORA_FILE)
+    assert set(so_far) == set(whole)
+    rest, history = trained(made, folder=tmp_path / "parts")
+    assert len(history["loss"]) == 4
+    for name, weight in whole.items():
+        torch.testing.assert_close(rest[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_an_interrupt_is_heard_and_leaves_the_lora_so_far(node, tmp_path, monkeypatch):
+    def update(value, total, preview=None):
+        if value == 2:
+            comfy.model_management.interrupt_current_processing()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("comfy.utils.ProgressBar", lambda total: SimpleNamespace(update_absolute=update))
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            node()
+    (file,) = tmp_path.glob(f"freesteer_training/composition-*/{LORA_FILE}")
+    assert load_file(file)
+    lora, loss, _, steps = node()
+    assert steps == 3 == len(loss["loss"]) and set(lora) == set(load_file(file))
+
+
+def test_other_concepts_begin_a_run_of_their_own(node, tmp_path):
+    node()
+    node(steps=4)
+    assert len(list(tmp_path.glob("freesteer_training/*"))) == 1
+    node(concepts="red ball\ngreen star")
+    node(rank=4)
+    assert len(list(tmp_path.glob("freesteer_training/*"))) == 3
+
+
+def test_prompts_are_made_of_concepts():
+    prompts, singles = prompts_of("red ball\nan orange ring\na blue star and a white cross\ngreen heart", 0)
+    assert prompts[0] == "a blue star and a white cross"
+    assert "a photo of a red ball and an orange ring" in prompts and len(prompts) == 1 + 6 + 6
+    assert singles == ["a photo of a red ball", "a photo of an orange ring", "a photo of a green heart"]
+    assert all(len(noun_phrases(prompt)) in (2, 3) for prompt in prompts)
+    many, alone = prompts_of("\n".join(f"red {name}" for name in "abcdefghijklmnop"), 0)
+    assert len(many) == 200 and len(set(many)) == 200 and len(alone) == 16
+    assert prompts_of("a blue star and a white cross", 0)[1] == ["a photo of a blue star", "a photo of a white cross"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "says"),
+    [
+        ({"concepts": ""}, InputError, "concepts is empty"),
+        ({"concepts": "red ball"}, InputError, "concepts has one thing"),
+        ({"concepts": "red ball\nred ball"}, InputError, "concepts has one thing"),
+        ({"concepts": "\n".join(f"thing {i}" for i in range(101))}, InputError, "100 prompts are the most"),
+        ({"steps": 0}, InputError, "steps is 0"),
+        ({"rank": 0}, InputError, "rank is 0"),
+        ({"rank": 129}, InputError, "rank is 129"),
+        ({"rank": 100}, AdapterError, "rank is 100, and layer"),
+        ({"learning_rate": 0.0}, InputError, "learning_rate is 0"),
+        ({"learning_rate": NAN}, InputError, "learning_rate is nan"),
+        ({"keep": -1.0}, InputError, "keep is -1"),
+        ({"separate": 11.0}, InputError, "separate is 11"),
+        ({"enhance": -0.5}, InputError, "enhance is -0.5"),
+        ({"own_latents": 1.5}, InputError, "own_latents is 1.5"),
+        ({"pictures": 0}, InputError, "pictures is 0"),
+        ({"targets": "values"}, InputError, "targets is 'values'"),
+        ({"layers": "some"}, InputError, "layers is 'some'"),
+        ({"clip": None}, InputError, "clip is missing"),
+        ({"latent": {}}, InputError, "latent has to be that of pictures"),
+        ({"latent": {"samples": torch.full((1, 4, 8, 8), NAN)}}, InputError, "not numbers"),
+        ({"latent": {"samples": torch.ones(1, 16, 8, 8)}}, InputError, "latent has 16 channels"),
+        ({"seed": -1}, InputError, "seed is -1"),
+    ],
+)
+def test_what_cannot_be_is_said(node, inputs, error, says):
+    with pytest.raises(error, match=says):
+        node(**inputs)
+
+
+def test_a_quantised_model_is_refused(node):
+    with pytest.raises(NoGradientError, match="bf16, fp16 or fp8"):
+        made = tiny.quantised("Flux", "int8_tensorwise")
+        node(model=made.model, latent={"samples": torch.zeros(1, 16, 12, 8)})
+
+
+def test_a_picture_is_shown_on_the_way(node, monkeypatch):
+    shown: list[object] = []
+    bar = SimpleNamespace(update_absolute=lambda value, total, preview=None: shown.append(preview))
+    monkeypatch.setattr("comfy.utils.ProgressBar", lambda total: bar)
+    previewer = SimpleNamespace(decode_latent_to_preview_image=lambda form, clean: (form, clean.shape))
+    monkeypatch.setattr("latent_preview.get_previewer", lambda *_: previewer)
+    node()
+    assert shown[-1] == ("JPEG", torch.Size([1, 4, 16, 16]))

@@ -26,7 +26,7 @@ from ...core.freecontrol.semantic_basis import Covariance, principal
 from ...host.gradients import passes, preparation
 from ...host.models import families
 from ...host.models.taps import Point, Taps
-from ...host.sampling import steering
+from ...host.sampling import probe, steering
 from ...playground import text
 from ...playground.image import models
 from ...recipes.freecontrol import steps as recipe
@@ -146,7 +146,7 @@ def five_row_over_ours(model: ModelPatcher, positive: Conditioning, negative: Co
     """
     steps = 3
     guided = steered(model, positive, negative, latent, appearance=0.0)
-    sigmas = recipe.levels(model, steps + 1, GuideSettings.start, GuideSettings.end - 0.1)
+    sigmas = probe.levels(model, steps + 1, GuideSettings.start, GuideSettings.end - 0.1)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
     sampler = comfy.samplers.sampler_object("euler")
 

@@ -1,8 +1,6 @@
 """Separate-and-Enhance trained into a LoRA, which needs nothing more at sampling."""
 
 import hashlib
-import itertools
-import random
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,10 +12,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...core.composition.phrases import noun_phrases, with_article
 from ...host.models import families
-from ...recipes.composition.guide import name_objects
-from ...recipes.composition.train import TARGETS, Lesson, LoraSettings, targets_of, train
+from ...recipes.composition.lessons import lessons
+from ...recipes.composition.train import TARGETS, LoraSettings, targets_of, train
 from ...training.curves import draw
 from ...training.settings import Progress
 from ..common import checks
@@ -26,8 +23,6 @@ from .inputs import ALIASES, CATEGORY, layers_input
 
 FOLDER = "freesteer_training"
 DEFAULTS = LoraSettings()
-MOST_PROMPTS = 200
-OPENING = "a photo of"
 
 
 class TrainSeparateEnhance(io.ComfyNode):
@@ -123,42 +118,20 @@ class TrainSeparateEnhance(io.ComfyNode):
             enhance=checks.number("enhance", enhance, 0, 10), keep=checks.number("keep", keep, 0, 100),
             own=checks.number("own_latents", own_latents, 0, 1), targets=targets, layers=layers, seed=checks.whole("seed", seed, 0),
         )  # fmt: skip
-        prompts, singles = prompts_of(concepts, settings.seed)
-        lessons = [lesson(clip, prompt, noun_phrases(prompt)) for prompt in prompts] + [lesson(clip, single) for single in singles]
-        folder = Path(folder_paths.get_output_directory()) / FOLDER / name_of(model, prompts + singles, samples, settings)
+        lines = checks.prompts("concepts", concepts)
+        learnt = lessons(clip, lines, settings.seed)
+        folder = Path(folder_paths.get_output_directory()) / FOLDER / name_of(model, lines, samples, settings)
         seen = Seen(model, settings.steps)
-        lora, history = train(model, lessons, samples[:1], settings, folder, seen.step, seen.picture)
+        lora, history = train(model, learnt, samples[:1], settings, folder, seen.step, seen.picture)
         return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))
 
 
-def prompts_of(concepts: str, seed: int) -> tuple[list[str], list[str]]:
-    """Prompts of several objects, and of each object alone."""
-    lines = checks.prompts("concepts", concepts)
-    several = [line for line in lines if len(noun_phrases(line)) > 1]
-    things = list(dict.fromkeys(with_article((noun_phrases(line) or [line])[0]) for line in lines if line not in several))
-    if not several and len(things) < 2:
-        raise checks.InputError("concepts has one thing, and there is nothing to keep it apart from: write two or more, one a line.")
-    pairs = [" and ".join(pair) for pair in itertools.permutations(things, 2)]
-    threes = [f"{a}, {b} and {c}" for a, b, c in itertools.permutations(things, 3)]
-    chosen = random.Random(seed)
-    pairs, threes = (chosen.sample(each, min(len(each), MOST_PROMPTS // 2)) for each in (pairs, threes))
-    prompts = [*several, *(f"{OPENING} {text}" for text in (*pairs, *threes))]
-    alone = things or list(dict.fromkeys(with_article(phrase) for line in several for phrase in noun_phrases(line)))
-    return prompts, [f"{OPENING} {thing}" for thing in alone]
-
-
-def lesson(clip, prompt: str, objects: list[str] | None = None) -> Lesson:
-    positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-    return Lesson(positive, None if objects is None else name_objects(clip, prompt, positive[0][0], objects))
-
-
-def name_of(model: ModelPatcher, prompts: list[str], samples: Tensor, settings: LoraSettings) -> str:
+def name_of(model: ModelPatcher, lines: list[str], samples: Tensor, settings: LoraSettings) -> str:
     """The same whenever the same is trained, for however many steps: so a run goes on where it was, and no other does."""
     weights = [model.model.diffusion_model.get_submodule(path).weight for path in targets_of(model, settings.targets)[:2]]
     sums = [float(weight.detach().float().abs().sum()) for weight in weights]
-    told = repr(
-        (prompts, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), sums, model.patches_uuid if model.patches else None)
-    )
+    patched = model.patches_uuid if model.patches else None
+    told = repr((lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), sums, patched))
     return f"composition-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 

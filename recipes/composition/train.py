@@ -28,7 +28,8 @@ from ...host.models.layouts import Transformer
 from ...host.models.taps import Taps
 from ...training.loop import Run, Watch
 from ...training.settings import Progress, Settings
-from .guide import PROMPT, Named, attention_to
+from .guide import PROMPT, attention_to
+from .lessons import Lesson
 
 TARGETS = ("keys", "keys, queries and values")
 WAY = 6  # steps of the model's own way down, over the levels that are trained
@@ -56,14 +57,6 @@ class LoraSettings:
     targets: str = TARGETS[0]
     layers: families.Choice = "default"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A prompt, encoded as the sampler takes it. named: its objects, or None for one that the model is to draw as before."""
-
-    positive: list
-    named: Named | None
 
 
 @dataclass(frozen=True)

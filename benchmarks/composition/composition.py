@@ -1,0 +1,224 @@
+"""Separate-and-Enhance: does every object of a prompt come into the picture? `python run.py bench composition`.
+
+Held-out prompts of two and three objects with full names, the same noise for all ways. `repaired`: of the pictures that are wrong without
+it, the share that become right, less those that become wrong; beside it Attend-and-Excite in the same node, and a LoRA that is trained here
+on two thirds of all names (`seen`: prompts all of whose names were trained, `unseen`: none of whose was). `one_object`: the share of
+right pictures of one object over plain; `frechet`: distance of the referee's features to true renders, over plain; `diversity`: of pictures
+of one prompt, over plain; `time_ratio`: over plain sampling.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...playground.image import models
+from ...playground.referee import referee
+from ...playground.world import world
+from ...recipes.composition import guide as recipe
+from ...recipes.composition.guide import CompositionSettings, name_objects
+from ...recipes.composition.lessons import lessons
+from ...recipes.composition.train import LoraSettings, train
+from ...training.settings import Line
+from ..playground import scenes
+from ..playground.playground import Name, outcome, prompts
+from .looks import diversity, features, frechet
+
+OURS = CompositionSettings()
+PEER = replace(OURS, method="attend and excite")
+ABLATIONS = {
+    "separate alone": replace(OURS, enhance=0.0),
+    "enhance alone": replace(OURS, separate=0.0),
+    "first quarter": replace(OURS, end=0.25),
+    "until 80 %": replace(OURS, end=0.8),
+    "coarse grid": replace(OURS, layers="coarse"),
+    "fine grid": replace(OURS, layers="fine"),
+}
+TOGETHER = 32
+TRAINED = 2 / 3  # of all names of colour and shape
+RENDERS = 2000
+SEEDS = 8  # of one prompt, for diversity
+
+Job = tuple[str, list[Name], str]
+
+
+@dataclass
+class Way:
+    """How pictures are sampled. model: in place of the plain one; settings: of the guide, if there is one."""
+
+    model: Any = None
+    settings: CompositionSettings | None = None
+    steps: int = scenes.STEPS
+    sampler: str = scenes.SAMPLER
+
+
+@dataclass
+class Drawn:
+    outcomes: list[str] = field(default_factory=list)
+    seen: list[np.ndarray] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def right(self) -> np.ndarray:
+        return np.array([outcome == "right" for outcome in self.outcomes])
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.model, self.clip, self.vae = models.load()
+        self.network = referee.load()
+
+    def guided(self, model: Any, jobs: list[Job], settings: CompositionSettings) -> Any:
+        named = []
+        for text, names, _ in jobs:
+            phrases = list(dict.fromkeys(" ".join(name) for name in names))
+            encoded: Any = self.clip.encode_from_tokens(self.clip.tokenize(text))
+            named.append(name_objects(self.clip, text, encoded, phrases))
+        return recipe.attach(model, named, settings)
+
+    @torch.inference_mode()
+    def draw(self, jobs: list[Job], way: Way, seed: int = 1000) -> Drawn:
+        drawn = Drawn()
+        for start in range(0, len(jobs), TOGETHER):
+            part = jobs[start : start + TOGETHER]
+            model = way.model or self.model
+            if way.settings is not None:
+                model = self.guided(model, part, way.settings)
+            started = time.perf_counter()
+            latents = scenes.sample(model, self.clip, [text for text, _, _ in part], seed + start, way.steps, way.sampler)
+            drawn.seconds += time.perf_counter() - started
+            pictures = scenes.decode(self.vae, latents)
+            seen = referee.look(self.network, pictures)
+            drawn.outcomes += [outcome(s, names, ground) for s, (_, names, ground) in zip(seen, part, strict=True)]
+            drawn.seen.append(features(self.network, pictures))
+        return drawn
+
+
+def repaired(drawn: Drawn, plain: Drawn, chosen: list[bool] | None = None) -> float:
+    kept = np.array(chosen if chosen is not None else [True] * len(plain.outcomes))
+    was, now = plain.right[kept], drawn.right[kept]
+    return float(((~was & now).sum() - (was & ~now).sum()) / max((~was).sum(), 1))
+
+
+def distinct(jobs: list[Job]) -> list[Job]:
+    """Without those that name a thing twice."""
+    return [job for job in jobs if len(set(job[1])) == len(job[1])]
+
+
+def trained_names() -> list[Name]:
+    names = [(colour, shape) for colour in world.COLOUR_NAMES for shape in world.SHAPES]
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(5)).tolist()
+    return [names[i] for i in order[: round(TRAINED * len(names))]]
+
+
+def trained(bench: Bench, settings: LoraSettings) -> tuple[dict[str, Tensor], float]:
+    """A LoRA, and minutes of training."""
+    started = time.perf_counter()
+    with torch.inference_mode():
+        learnt = lessons(bench.clip, [" ".join(name) for name in trained_names()], settings.seed)
+        lora, _ = train(bench.model, learnt, torch.zeros(1, 4, 16, 16), settings, None, Line("lora"))
+    return lora, (time.perf_counter() - started) / 60
+
+
+def renders(count: int, objects: int) -> Tensor:
+    odds = (float(objects == 1), float(objects == 2), float(objects == 3))
+    drawn = world.sample_scenes(count, torch.Generator().manual_seed(scenes.HELD_OUT + 77), counts=odds)
+    return torch.cat([world.render(drawn[i : i + 100])[0] for i in range(0, count, 100)])
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Prompts of so many objects, drawn plainly and in other ways."""
+
+    bench: Bench
+    objects: int
+    jobs: list[Job]
+    plain: Drawn
+    truth: np.ndarray
+
+    def told(self, name: str, way: Way) -> Drawn:
+        drawn = self.bench.draw(self.jobs, way)
+        counted = dict(Counter(drawn.outcomes))
+        sys.stderr.write(f"{self.objects} objects, {name or 'ours'}: repaired {repaired(drawn, self.plain):.3f} {counted}\n")
+        return drawn
+
+    def figures(self, name: str, drawn: Drawn) -> dict[str, float]:
+        """Of ours (""), of a peer or of the LoRA."""
+        objects = self.objects
+        if objects == 1:
+            return {f"{name}one_object": float(drawn.right.mean() / self.plain.right.mean())}
+        apart, before = (frechet(np.concatenate(each.seen), self.truth) for each in (drawn, self.plain))
+        found = {f"{name}repaired_{objects}": repaired(drawn, self.plain), f"{name}frechet_{objects}": apart / before}
+        if not name:
+            found[f"time_ratio_{objects}"] = drawn.seconds / self.plain.seconds
+        return found
+
+    def by_names(self, drawn: Drawn) -> dict[str, float]:
+        """Of the LoRA, where all names were trained and where none was."""
+        known = set(trained_names())
+        found = {}
+        for kind, wanted in (("seen", self.objects), ("unseen", 0)):
+            chosen = [sum(thing in known for thing in names) == wanted for _, names, _ in self.jobs]
+            found[f"lora_repaired_{self.objects}_{kind}"] = repaired(drawn, self.plain, chosen)
+        return found
+
+    def elsewhere(self) -> dict[str, float]:
+        """At 8 steps, and with another sampler, each over its own plain pictures."""
+        found = {}
+        for name, changed in {"8_steps": {"steps": 8}, "euler": {"sampler": "euler"}}.items():
+            plain, ours = (self.bench.draw(self.jobs, replace(way, **changed)) for way in (Way(), Way(settings=OURS)))
+            found[f"repaired_{self.objects}_{name}"] = repaired(ours, plain)
+        return found
+
+
+def compared(bench: Bench, objects: int, count: int, truths: int) -> Compared:
+    jobs = distinct(prompts(count, objects))
+    plain = bench.draw(jobs, Way())
+    sys.stderr.write(f"{objects} objects, plain: right {plain.right.mean():.3f} {dict(Counter(plain.outcomes))}\n")
+    return Compared(bench, objects, jobs, plain, features(bench.network, renders(truths, objects)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ablate", action="store_true")
+    parser.add_argument("--lora", type=Path, help="a file: read in place of training, or written after it")
+    options = parser.parse_args()
+    bench, counts = Bench(), {1: 32, 2: 64, 3: 32} if options.quick else {1: 400, 2: 400, 3: 200}
+    figures: dict[str, float] = {}
+    if options.lora is not None and options.lora.exists():
+        lora = load_file(options.lora)
+    else:
+        lora, figures["training_minutes"] = trained(bench, LoraSettings(steps=20) if options.quick else LoraSettings())
+        if options.lora is not None:
+            save_file(lora, options.lora)
+    learnt = comfy.sd.load_lora_for_models(bench.model, None, lora, 1.0, 0)[0]
+    ways = {"": Way(settings=OURS), "peer_": Way(settings=PEER), "lora_": Way(model=learnt)}
+    for objects, count in counts.items():
+        here = compared(bench, objects, count, 200 if options.quick else RENDERS)
+        figures[f"plain_{objects}"] = float(here.plain.right.mean())
+        drawn = {name: here.told(name, way) for name, way in ways.items()}
+        for name in ways:
+            figures |= here.figures(name, drawn[name])
+        if objects > 1:
+            figures |= here.by_names(drawn["lora_"]) | here.elsewhere()
+        for name, settings in (ABLATIONS if options.ablate and objects > 1 else {}).items():
+            here.told(name, Way(settings=settings))
+    same = [job for job in distinct(prompts(4 if options.quick else 24, 2)) for _ in range(SEEDS)]
+    kinds = {name: np.concatenate(bench.draw(same, way).seen) for name, way in {"plain_": Way(), **ways}.items()}
+    figures |= {f"{name}diversity": diversity(kinds[name], SEEDS) / diversity(kinds["plain_"], SEEDS) for name in ways}
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -53,7 +53,7 @@ class Seen:
         words = own_k.shape[2] == self.text if not self.joint else own_k.shape[2] > self.text and own_q.shape[2] == own_k.shape[2]
         if words:
             start = self.text if self.joint else 0
-            mean = 0
+            mean = torch.zeros(())
             for head in range(own_q.shape[1]):
                 scores = own_q[:, head, start:].double() @ own_k[:, head, : self.text].double().mT / own_q.shape[-1] ** 0.5
                 weight = (scores - scores.amax(-1, keepdim=True)).exp()
@@ -72,7 +72,8 @@ def test_maps_are_what_attention_pays_to_the_prompt(family, monkeypatch):
     before = recipe.attention_to
 
     def kept(features, layers, shape):
-        found.append([recipe.attention_probabilities(*layer.queries_and_keys(features, shape), layer.heads).detach() for layer in layers])
+        read = [(*layer.queries_and_keys(features, shape), layer.heads) for layer in layers]
+        found.append([recipe.attention_probabilities(q, k, heads).detach() for q, k, heads in read])
         return before(features, layers, shape)
 
     monkeypatch.setattr(recipe, "attention_to", kept)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.sample
@@ -301,7 +302,8 @@ def test_a_window_of_a_longer_clip_has_its_part_of_the_track(monkeypatch):
 
     monkeypatch.setattr(Windowed, "places", places)
     latent = torch.zeros(1, made.model.get_model_object("latent_format").latent_channels, 5, *made.latent.shape[-2:])
-    (model,) = ContextWindowsManualNode.execute(patched(made), 3, 1, "standard_static", 1, False, "pyramid", 2, False).args
+    windows: Any = ContextWindowsManualNode.execute(patched(made), 3, 1, "standard_static", 1, False, "pyramid", 2, False)
+    (model,) = windows.args
     drawn = comfy.sample.sample(
         model, torch.randn_like(latent), 1, 2.0, "euler", "normal", made.positive, made.negative, latent, disable_pbar=True
     )

@@ -90,7 +90,7 @@ class Run:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("Nothing can be trained in inference mode: wrap the training in torch.inference_mode(False).")
         work = partial(self._pass, loss, around)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and self.settings.record:
             work = Recorded(work, self.trained)
         self._next = None, None
         first, started = self.step, time.monotonic()

@@ -18,6 +18,7 @@ class Settings:
     muon: bool = False  # steps of matrices are made orthogonal, which takes fewer of them
     bfloat16: bool = False  # forward pass in mixed precision
     save_every: int = 250  # steps
+    record: bool = True  # on a GPU, as what is trained does nothing but its own work there (recording.py)
 
     def learning_rate_at(self, step: int) -> float:
         """Up over `warm_up` steps, down over the last `decay`. Depends on nothing but the step, so that a run can be resumed with

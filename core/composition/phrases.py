@@ -14,6 +14,7 @@ ARTICLES = frozenset(
 )  # fmt: skip
 SINGULAR = frozenset(("a", "an", "one", "another", "this", "each", "every"))  # what follows has no -s at its end, unless it is a verb
 CONJUNCTIONS = frozenset(("and", "&", "plus"))
+JOINTS = CONJUNCTIONS | {"with"}
 GROUNDS = frozenset(("on", "in", "at", "under", "against", "during", "inside", "within"))  # what follows is where things are
 ENDS = frozenset(
     (
@@ -44,6 +45,11 @@ def noun_phrases(prompt: str) -> list[str]:
 
 def with_article(phrase: str) -> str:
     return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
+
+
+def without_article(phrase: str) -> str:
+    first, _, rest = phrase.partition(" ")
+    return rest.strip() if first.lower() in ARTICLES and rest.strip() else phrase
 
 
 def _after_articles(words: list[str]) -> list[str]:
@@ -80,14 +86,16 @@ def _is_word(low: str) -> bool:
 
 
 def _between_conjunctions(words: list[str]) -> list[str]:
-    """Of a prompt without articles, up to where things are: "cat, dog and bird on grass"."""
+    """Of a prompt without articles, up to where things are, or to the comma after the last conjunction: "cat, dog and bird on grass, 4k".
+    Without any conjunction it is one thing, or a list of tags, of which nobody can tell what they are."""
+    lows = [word.lower() for word in words]
+    stop = next((i for i, low in enumerate(lows) if low in GROUNDS or low in ENDS - {"with"}), len(lows))
+    joints = [i for i, low in enumerate(lows[:stop]) if low in JOINTS]
+    stop = next((i for i in range(joints[-1] if joints else 0, stop) if not _is_word(lows[i]) and lows[i] != "&"), stop)
     found: list[list[str]] = [[]]
-    for word in words:
-        low = word.lower()
-        if low in GROUNDS or low in ENDS - {"with"}:
-            break
-        if low in CONJUNCTIONS or low == "with" or not _is_word(low):
+    for word, low in zip(words[:stop], lows[:stop], strict=True):
+        if low in JOINTS or not _is_word(low):
             found.append([])
         elif low not in ARTICLES:
             found[-1].append(word)
-    return [" ".join(phrase) for phrase in found if phrase]
+    return [" ".join(phrase) for phrase in found if phrase] if joints or stop == len(words) else []

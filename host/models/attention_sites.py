@@ -75,6 +75,11 @@ class TextLayer:
     heads: int
     points: tuple[Point, Point] | tuple[Attended]
 
+    @property
+    def pad_to(self) -> int:
+        """A multiple of which the tokens of text are filled up to."""
+        return self.points[0].pad_to if isinstance(self.points[0], Attended) else 1
+
     def grid(self, latent_shape: Sequence[int]) -> Grid:
         """Of the image tokens."""
         return self.points[-1].grid(latent_shape) or ()

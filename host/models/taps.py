@@ -96,7 +96,8 @@ class Attended:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The encoded prompt as the diffusion model is given it: (rows, tokens, channels)."""
+    """The encoded prompt as the diffusion model is given it: (rows, tokens, channels + 1). The last channel is 1 for tokens that it sees,
+    and 0 for those that are masked out."""
 
     name: str = "prompt"
     module: str = ""
@@ -174,8 +175,13 @@ class Taps:
 
     def _given(self, point: Prompt) -> Callable[[nn.Module, tuple[object, ...], dict[str, Any]], None]:
         def record(module: nn.Module, inputs: tuple[object, ...], named: dict[str, Any]) -> None:
-            if named.get("context") is not None:
-                self._record(point, named["context"])
+            context, mask = named.get("context"), named.get("attention_mask")
+            if context is None:
+                return
+            seen = torch.ones_like(context[..., :1])
+            if isinstance(mask, Tensor) and mask.shape == context.shape[:2]:
+                seen = ((mask > -1) if mask.is_floating_point() and not (mask > 0).any() else (mask > 0)).to(context)[..., None]
+            self._record(point, torch.cat([context, seen], -1))
 
         return record
 

@@ -1,7 +1,7 @@
 """What a guide is, and what it is in one run: a method that steers by the gradient of an energy offers these two."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -47,6 +47,7 @@ class Guide(Protocol):
     @property
     def refinements(self) -> int: ...
 
-    def start(self, model: ModelPatcher, latent: Tensor) -> Session:
-        """latent: the sampler's noisy x, (B, C, ...), at the first guided step."""
+    def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]]) -> Session:
+        """latent: the sampler's noisy x, (B, C, ...), at the first guided step. positive: the conditions it is guided at, as the host has
+        processed them."""
         ...

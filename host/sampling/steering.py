@@ -62,9 +62,9 @@ class Run:
     def active(self, sigma: float, model_sampling: Any) -> list[Guide]:
         return [guide for guide in self.guides if guide.strength > 0 and guide.range.contains(sigma, model_sampling)]
 
-    def start(self, guides: Sequence[Guide], model: ModelPatcher, x: Tensor) -> list[Session]:
+    def start(self, guides: Sequence[Guide], model: ModelPatcher, x: Tensor, positive: list[dict[str, Any]]) -> list[Session]:
         """Sessions of the guides that had none yet."""
-        fresh = {id(guide): guide.start(model, x) for guide in guides if id(guide) not in self.sessions}
+        fresh = {id(guide): guide.start(model, x, positive) for guide in guides if id(guide) not in self.sessions}
         self.sessions.update(fresh)
         return list(fresh.values())
 
@@ -149,7 +149,7 @@ class Step:
         if held is not None and held.distance(self.noise) < REUSE:
             denoised, _ = self.evaluate(x, self.sigma)
             return self.run.correct(denoised - self.limit * held.step, self.guides, self.sigma)
-        fresh = self.run.start(self.guides, self.guider.model_patcher, x)
+        fresh = self.run.start(self.guides, self.guider.model_patcher, x, self.guider.conds.get("positive") or [])
         denoised, step = self._refined(x, fresh)
         if held is not None:
             step = torch.lerp(step, held.step, math.exp(-held.distance(self.noise) / MEMORY))

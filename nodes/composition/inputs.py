@@ -54,7 +54,8 @@ def objects_of(text: str, phrases: str, tracks: Tracks | None) -> list[str]:
     if doubled is not None:
         raise checks.InputError(f"phrases names {doubled!r} twice: two things of one name cannot be told apart. Give each its own words.")
     placed = [each.phrase for each in tracks or ()]
-    found = list(dict.fromkeys([*(written or noun_phrases(text)), *placed]))
+    own = written or [phrase for phrase in noun_phrases(text) if not any(f" {name} " in f" {phrase} " for name in placed if name != phrase)]
+    found = list(dict.fromkeys([*own, *placed]))  # where a track's words are a part of what was found, they stand for it
     if not found:
         raise checks.InputError(f"No object was found in the prompt {text.strip()[:60]!r}: write the objects in phrases, one a line.")
     if len(found) > MOST_OBJECTS:

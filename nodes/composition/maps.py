@@ -57,7 +57,9 @@ class AttentionMaps(io.ComfyNode):
         picture = checks.image("image", image)[:1]
         objects = objects_of(text, phrases, None)
         positive = encoded(clip, text, conditioning)
-        named = named_in(clip, text, positive, objects, None)[0]
+        if len(positive) > 1:
+            raise checks.InputError(f"conditioning has {len(positive)} parts (combined or scheduled): connect one prompt alone.")
+        (named,) = named_in(clip, text, positive, objects, None)
         cell = vae.spacial_compression_encode()
         latent = encode_pictures(vae, picture, (picture.shape[1] // cell, picture.shape[2] // cell))
         sigmas = probe.levels(model, count, FIRST, LAST)

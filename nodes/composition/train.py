@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -13,8 +14,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...host.models import families
-from ...recipes.composition.lessons import lessons
-from ...recipes.composition.train import TARGETS, LoraSettings, targets_of, train
+from ...recipes.composition.lessons import Lesson, lessons
+from ...recipes.composition.train import TARGETS, LoraSettings, train
 from ...training.curves import draw
 from ...training.settings import Progress
 from ..common import checks
@@ -23,6 +24,7 @@ from .inputs import ALIASES, CATEGORY, layers_input
 
 FOLDER = "freesteer_training"
 DEFAULTS = LoraSettings()
+NORMS = 32  # of the weights that a model is known by
 
 
 class TrainSeparateEnhance(io.ComfyNode):
@@ -77,7 +79,7 @@ class TrainSeparateEnhance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "targets", options=list(TARGETS), default=DEFAULTS.targets, advanced=True, tooltip="What of the attention to words is "
-                    "trained. Keys: where the model looks, and nothing else.",
+                    "trained. Keys: where the model looks, and nothing else (Flux, SD 3, Hunyuan and Lumina have all three in one).",
                 ),
                 layers_input(),
             ],
@@ -120,19 +122,42 @@ class TrainSeparateEnhance(io.ComfyNode):
         )  # fmt: skip
         lines = checks.prompts("concepts", concepts)
         learnt = lessons(clip, lines, settings.seed)
-        folder = Path(folder_paths.get_output_directory()) / FOLDER / name_of(model, lines, samples, settings)
+        folder = Path(folder_paths.get_output_directory()) / FOLDER / name_of(model, learnt, lines, samples, settings)
         seen = Seen(model, settings.steps)
-        lora, history = train(model, learnt, samples[:1], settings, folder, seen.step, seen.picture)
+        show = seen.picture if seen.previewer is not None else None
+        lora, history = train(model, learnt, samples[:1], settings, folder, seen.step, show)
         return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))
 
 
-def name_of(model: ModelPatcher, lines: list[str], samples: Tensor, settings: LoraSettings) -> str:
-    """The same whenever the same is trained, for however many steps: so a run goes on where it was, and no other does."""
-    weights = [model.model.diffusion_model.get_submodule(path).weight for path in targets_of(model, settings.targets)[:2]]
-    sums = [float(weight.detach().float().abs().sum()) for weight in weights]
-    patched = model.patches_uuid if model.patches else None
-    told = repr((lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), sums, patched))
-    return f"composition-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+def name_of(model: ModelPatcher, learnt: list[Lesson], lines: list[str], samples: Tensor, settings: LoraSettings) -> str:
+    """The same whenever the same is trained, for however many steps: so a run goes on where it was, and no other does. A model is known by
+    its one-dimensional weights (norms and biases), which LoRAs that another MODEL has merged leave alone."""
+    flat = [weight for weight in model.model.diffusion_model.parameters() if weight.ndim == 1][:NORMS]
+    patches = [
+        (key, [(strength, *_weights(patch)) for strength, patch, *_ in each]) for key, each in sorted(model.patches.items(), key=str)
+    ]
+    encoded = learnt[0].positive[0][0].float()
+    told = (
+        lines,
+        tuple(samples.shape[1:]),
+        asdict(replace(settings, steps=0)),
+        [_digest(w) for w in flat],
+        patches,
+        f"{encoded.std():.3g}",
+    )
+    return f"composition-{hashlib.sha256(repr(told).encode()).hexdigest()[:12]}"
+
+
+def _weights(patch: Any) -> list[str]:
+    """Digests of the tensors in one of the host's weight patches."""
+    parts = getattr(patch, "weights", patch)
+    if isinstance(parts, Tensor):
+        return [_digest(parts)]
+    return [digest for part in parts for digest in _weights(part)] if isinstance(parts, (list, tuple)) else []
+
+
+def _digest(weight: Tensor) -> str:
+    return hashlib.sha256(weight.detach().flatten()[:1024].float().cpu().numpy().tobytes()).hexdigest()
 
 
 class Seen:
@@ -140,16 +165,14 @@ class Seen:
 
     def __init__(self, model: ModelPatcher, steps: int) -> None:
         self.bar = comfy.utils.ProgressBar(steps)
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.previewer: Any = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def step(self, progress: Progress) -> None:
         self.bar.update_absolute(progress.step, progress.steps)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def picture(self, progress: Progress, clean: Tensor) -> None:
-        if self.previewer is not None:
-            shown = self.previewer.decode_latent_to_preview_image("JPEG", clean)
-            self.bar.update_absolute(progress.step, progress.steps, shown)
+        self.bar.update_absolute(progress.step, progress.steps, self.previewer.decode_latent_to_preview_image("JPEG", clean))
 
 
 NODES = [TrainSeparateEnhance]

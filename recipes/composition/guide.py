@@ -23,7 +23,7 @@ from ...host.sampling.sigma_range import SigmaRange
 
 Method = Literal["separate and enhance", "attend and excite"]
 METHODS: tuple[Method, ...] = ("separate and enhance", "attend and excite")
-ALIKE = 1e-2  # of its own norm: by so much an encoded prompt differs from itself in another precision
+ALIKE, TINY = 1e-2, 1e-6  # of its own norm: by so much a token of an encoded prompt differs from itself in another precision
 PROMPT = Prompt()
 
 
@@ -63,8 +63,8 @@ class Named:
         own = self.encoded.to(context)
         if context.shape[2] != own.shape[2] or context.shape[1] % own.shape[1]:
             return torch.zeros(len(context), dtype=torch.bool)
-        apart = (context - own.repeat(1, context.shape[1] // own.shape[1], 1)).flatten(1).norm(dim=1)
-        return (apart < ALIKE * own.norm() * (context.shape[1] / own.shape[1]) ** 0.5).cpu()
+        own, context = own.repeat(1, context.shape[1] // own.shape[1], 1).float(), context.float()
+        return ((context - own).norm(dim=2) <= ALIKE * own.norm(dim=2) + TINY).all(1).cpu()
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,13 @@ class CompositionGuide:
     def refinements(self) -> int:
         return self.settings.refinements
 
-    def start(self, model: ModelPatcher, latent: Tensor) -> "CompositionSession":
+    def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]]) -> "CompositionSession":
+        given = [cond["cross_attn"] for cond in positive if cond.get("cross_attn") is not None]
+        if not any(bool(prompt.rows(context).any()) for prompt in self.prompts for context in given):
+            raise CompositionError(
+                "The sampler's positive prompt is not the one whose objects are to be kept apart: connect the positive output of Separate "
+                "& Enhance to the sampler."
+            )
         frames = latent.shape[2] if latent.ndim == 5 else clip_length(model.model, len(latent))
         pictures = pictures_per_latent(model.get_model_object("latent_format"))
         return CompositionSession(self, latent.shape, frames, pictures)
@@ -115,22 +121,20 @@ class CompositionGuide:
 
 @dataclass
 class CompositionSession:
-    """shape: of the latents. frames: of a clip, as latents; pictures: that each but the first of them stands for. known: whether any row
-    was one of the prompts."""
+    """shape: of the latents. frames: of a clip, as latents; pictures: that each but the first of them stands for."""
 
     guide: CompositionGuide
     shape: torch.Size
     frames: int
     pictures: int
-    known: bool = False
     _words: dict[tuple, Words] = field(default_factory=dict)
 
     def energy(self, features: Features, sigma: float) -> Tensor:
         attention = attention_to(features, self.guide.layers, self.shape)
-        words = self.words(features[PROMPT.name], attention.shape[2:])
+        words = self.words(features[PROMPT.name][..., :-1], attention.shape[2:])
         settings, present = self.guide.settings, words.present
         if settings.method == "attend and excite":
-            maps = losses.of_phrases(losses.excited(attention, words.content), words.phrases)
+            maps = losses.of_phrases(losses.excited(attention, words.content), words.phrases, total=True)
             energy = losses.attend_and_excite(maps, present)
         else:
             maps = losses.of_phrases(attention, words.phrases)
@@ -141,7 +145,6 @@ class CompositionSession:
         """Of the rows of a pass, and where on maps of that size (F, h, w)."""
         members = [prompt.rows(context) for prompt in self.guide.prompts]
         which = tuple(next((i for i, rows in enumerate(members) if rows[row]), None) for row in range(len(context)))
-        self.known = self.known or any(i is not None for i in which)
         key = (which, context.shape[1], context.device, tuple(size))
         if key not in self._words:
             self._words[key] = self._of_rows(which, context, size)
@@ -175,27 +178,24 @@ class CompositionSession:
         pass
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
-        if not self.known:
-            raise CompositionError(
-                "The sampler's positive prompt is not the one whose objects are to be kept apart: connect the positive output of Separate "
-                "& Enhance to the sampler."
-            )
         return denoised
 
 
 def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequence[int]) -> Tensor:
     """How much each place attends to each token of the prompt, of all that it attends to the prompt, by the mean of the layers:
     (rows, tokens, F, h, w)."""
-    tokens = features[PROMPT.name].shape[1]
+    seen = features[PROMPT.name][..., -1] > 0
+    tokens = seen.shape[1]
     maps, grids = [], []
     for layer in layers:
         q, k = layer.queries_and_keys(features, shape)
-        if k.shape[1] < tokens:
+        if not tokens <= k.shape[1] < tokens + layer.pad_to:
             raise CompositionError(
-                f"A layer of the model attends to {k.shape[1]} tokens of text, where the prompt has {tokens}: another pack changes the "
-                "text that it sees. Please take that off this model."
+                f"A layer of the model attends to {k.shape[1]} tokens of text, where the prompt has {tokens}: reference pictures, other "
+                "encoders or another pack change what it sees. Please leave those out."
             )
-        maps.append(attention_probabilities(q, k, layer.heads, slice(0, tokens)))
+        known = seen if k.shape[1] == tokens else torch.nn.functional.pad(seen, (0, k.shape[1] - tokens), value=True)
+        maps.append(attention_probabilities(q, k, layer.heads, slice(0, tokens), known=known))
         grid = layer.grid(shape)
         grids.append(((1,) * (3 - len(grid)) + grid)[:3])
     return mean_maps(maps, grids)
@@ -207,7 +207,7 @@ def name_objects(clip: Any, text: str, encoded: Tensor, phrases: Sequence[str], 
     found = prompt_tokens.locate(clip, text, phrases, encoded.shape[1])
     marks = found.phrases
     for i, phrase in enumerate(phrases):
-        longer = [j for j, other in enumerate(phrases) if len(other) > len(phrase) and phrase in other]
+        longer = [j for j, mark in enumerate(found.phrases) if mark.sum() > found.phrases[i].sum() and (mark & found.phrases[i]).any()]
         marks[i] &= ~found.phrases[longer].any(0)
         if not marks[i].any():
             raise CompositionError(f"{phrase!r} is in the prompt only as a part of {phrases[longer[0]]!r}: leave one of them out.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.composition.phrases import noun_phrases, with_article
+from ...core.composition.phrases import noun_phrases, with_article, without_article
 from .guide import Named, name_objects
 
 MOST_PROMPTS = 200
@@ -35,10 +35,10 @@ def lesson(clip: Any, prompt: str, objects: list[str] | None = None) -> Lesson:
 
 
 def prompts_of(lines: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """Prompts of several things, and of each thing alone. A line that names several is a prompt as it stands; single things are put
-    together in pairs and threes, MOST_PROMPTS at most."""
+    """Prompts of several things; and of each thing alone, with the empty one, from which guidance leads away. A line that names several is
+    a prompt as it stands; single things are put together in pairs and threes, MOST_PROMPTS at most."""
     several = [line for line in lines if len(noun_phrases(line)) > 1]
-    things = list(dict.fromkeys(with_article((noun_phrases(line) or [line])[0]) for line in lines if line not in several))
+    things = list(dict.fromkeys(with_article(without_article(line)) for line in lines if line not in several))
     if not several and len(things) < 2:
         raise NothingToKeepApartError("concepts has one thing, and there is nothing to keep it apart from: write two or more, one a line.")
     chosen = random.Random(seed)
@@ -46,4 +46,4 @@ def prompts_of(lines: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
               for _ in range(MOST_PROMPTS // 2)]  # fmt: skip
     made = dict.fromkeys(f"{OPENING} {', '.join(group[:-1])} and {group[-1]}" for group in groups)
     alone = things or list(dict.fromkeys(with_article(phrase) for line in several for phrase in noun_phrases(line)))
-    return [*several, *made], [f"{OPENING} {thing}" for thing in alone]
+    return [*several, *made], [*(f"{OPENING} {thing}" for thing in alone), ""]

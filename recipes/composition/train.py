@@ -81,10 +81,11 @@ class Trainer:
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         def some(numbers: list[int], count: int) -> list[int]:
-            return [numbers[int(i)] for i in torch.randint(len(numbers), (count,), generator=generator)] if numbers else []
+            chosen = torch.randint(max(len(numbers), 1), (count,), generator=generator, device=generator.device)
+            return [numbers[int(i)] for i in chosen] if numbers else []
 
         def share() -> float:
-            return float(torch.rand((), generator=generator))
+            return float(torch.rand((), generator=generator, device=generator.device))
 
         settings = self.settings
         percent = settings.first + (settings.last - settings.first) * share()
@@ -101,9 +102,8 @@ class Trainer:
     @torch.no_grad()
     def _noisy(self, prompt: int, percent: float, own: bool, generator: torch.Generator) -> Tensor:
         """Latents at that level: noise on noise, as published, or what the model comes to in a few steps with this prompt."""
-        device = next(self.dm.parameters()).device
         sampling = self.practice.sampling
-        noise, latent = (torch.randn(self.shape, generator=generator).to(device) for _ in range(2))
+        noise, latent = (torch.randn(self.shape, generator=generator, device=generator.device) for _ in range(2))
         if not own:
             return sampling.noise_scaling(torch.tensor(self._sigma(percent)), noise, latent, False)
         first = self.settings.first
@@ -130,7 +130,11 @@ class Trainer:
         named = self.lessons[prompt].named
         assert named is not None
         points = [PROMPT, *(point for layer in self.layers for point in layer.points)]
-        with Taps(self.dm, points, x.shape, stop_gradient=True) as taps, self.lora.attached(self.dm), torch.enable_grad():
+        with (
+            self.lora.attached(self.dm),
+            Taps(self.dm, points, x.shape, stop_gradient=True) as taps,
+            torch.enable_grad(),
+        ):  # taps read after it
             self.practice.predict(str(prompt), x, sigma, taps)
         attention = attention_to({name: f.float() for name, f in taps.features.items()}, self.layers, x.shape)
         maps = losses.of_phrases(attention, named.phrases.to(x.device).expand(len(attention), -1, -1))
@@ -145,7 +149,6 @@ class Trainer:
             own = self.practice.predict(str(prompt), x, sigma)
         return ((own - frozen) / sigma).square().mean()
 
-    @torch.no_grad()
     def picture(self) -> Tensor:
         """Clean latents (1, C, ...) of the first prompt, in a few steps and always from the same noise: for people to look at."""
         generator = torch.Generator().manual_seed(self.settings.seed)
@@ -167,25 +170,28 @@ def targets_of(model: ModelPatcher, targets: str) -> list[str]:
 
 def train(
     model: ModelPatcher, lessons: Sequence[Lesson], latent: Tensor, settings: LoraSettings, folder: Path | None, watch: Watch,
-    show: Show = lambda progress, clean: None,
+    show: Show | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:  # fmt: skip
     """A LoRA as the host's nodes have it, and the figures of each step. latent: of the form to train on (B, C, [T,] h, w). folder: where
     the run is kept, and goes on from; when it ends, however it does, the LoRA so far lies there as LORA_FILE. show: now and then, what a
     prompt comes to."""
-    dm, family = model.model.diffusion_model, families.family_of(model)
-    layers = text_layers(family, dm, settings.layers)
-    around = partial(passes.differentiable, dm, passes.Settings(copying=isinstance(family.layout, Transformer)))
+    family, targets = families.family_of(model), targets_of(model, settings.targets)
+    layers = text_layers(family, model.model.diffusion_model, settings.layers)
+    work = Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=0.98, record=False)
     result: list[tuple[dict[str, Tensor], dict[str, list[float]]]] = []
 
     def body(practice: Practice) -> None:
-        lora = Lora(dm, targets_of(model, settings.targets), settings.rank, settings.seed).to(latent.device)
+        dm = practice.base.diffusion_model
+        lora = Lora(dm, targets, settings.rank, settings.seed).to(next(dm.parameters()).device)
         trainer = Trainer(practice, lessons, layers, lora, settings, latent.shape)
-        run = Run(lora, Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=0.98), folder)
+        run = Run(lora, work, folder)
+        around = partial(passes.differentiable, dm, passes.Settings(copying=isinstance(family.layout, Transformer)))
 
         def watched(progress: Progress) -> None:
             watch(progress)
-            if progress.step % SHOWN_EVERY == 0 or progress.step == progress.steps:
-                show(progress, trainer.picture())
+            if show is not None and (progress.step % SHOWN_EVERY == 0 or progress.step == progress.steps):
+                with torch.no_grad():
+                    show(progress, trainer.picture())
 
         try:
             run.go(trainer.batch, trainer.loss, watched, around)

@@ -53,7 +53,7 @@ class FreeControlGuide:
     def strength(self) -> float:
         return self.settings.strength
 
-    def start(self, model: ModelPatcher, latent: Tensor) -> "FreeControlSession":
+    def start(self, model: ModelPatcher, latent: Tensor, positive: list) -> "FreeControlSession":
         settings = self.settings
         grids = {p.name: picture_grid(p, latent.shape) for p in self.points}
         low = self.range.resolve(model.get_model_object("model_sampling")).low

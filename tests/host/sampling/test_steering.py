@@ -61,7 +61,7 @@ class ToTarget:
     refinements: int = 1
     seen: list[tuple[float, Tensor]] = field(default_factory=list)
 
-    def start(self, model, latent: Tensor) -> "ToTarget":
+    def start(self, model, latent: Tensor, positive: list) -> "ToTarget":
         return self
 
     def energy(self, features: Features, sigma: float) -> Tensor:

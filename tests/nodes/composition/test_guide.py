@@ -96,9 +96,10 @@ def test_gradients_agree_with_finite_differences(family, method):
     layers = text_layers(families.family_of(made.model), made.model.model.diffusion_model)
     guide = recipe.CompositionGuide([prompt], layers, dataclasses.replace(SETTINGS, method=method))
     checked: list[tuple[float, float, float]] = []
+    given = [{"cross_attn": made.positive[0][0]}]
 
     def check(call) -> Tensor:
-        session, dm = guide.start(model, call.x[call.rows]), call.model.diffusion_model
+        session, dm = guide.start(model, call.x[call.rows], given), call.model.diffusion_model
 
         def energy(features: dict[str, Tensor]) -> Tensor:
             return session.energy({name: f[call.rows] for name, f in features.items()}, 1.0)
@@ -172,9 +173,8 @@ def test_prompts_of_a_batch_have_their_own_objects():
     pair = dataclasses.replace(made, positive=[[torch.cat([made.positive[0][0], other]), {}]])
     second = dataclasses.replace(named(made), encoded=other)
     model = recipe.attach(made.model, [named(made), second], SETTINGS)
-    words = (
-        recipe.CompositionGuide([named(made), second], (), SETTINGS).start(made.model, made.latent).words(pair.positive[0][0], (1, 4, 4))
-    )
+    guide = recipe.CompositionGuide([named(made), second], (), SETTINGS)
+    words = guide.start(made.model, made.latent, [{"cross_attn": other}]).words(pair.positive[0][0], (1, 4, 4))
     assert words.present.all() and torch.equal(words.phrases[0], named(made).phrases)
     assert not torch.equal(pair.sample(model), pair.sample())
 
@@ -216,6 +216,28 @@ def test_a_clip_in_the_batch_and_several_steps():
             torch.randn_like(made.latent), denoise=0.5, disable_pbar=True,
         )  # fmt: skip
     assert torch.isfinite(begun).all()
+
+
+def test_words_that_the_model_does_not_see_have_no_attention():
+    """LTX Video masks its padding out."""
+    made = tiny.build("LTX Video", True)
+    mask = torch.ones(1, 9, dtype=torch.long)
+    mask[:, 6:] = 0
+    masked = dataclasses.replace(made, positive=[[made.positive[0][0], {**made.positive[0][1], "attention_mask": mask}]])
+    seen: list[Tensor] = []
+
+    class Looking(recipe.CompositionSession):
+        def energy(self, features, sigma):
+            seen.append(recipe.attention_to(features, self.guide.layers, self.shape).detach())
+            return super().energy(features, sigma)
+
+    class Guide(recipe.CompositionGuide):
+        def start(self, model, latent, positive):
+            return Looking(**vars(super().start(model, latent, positive)))
+
+    guide = Guide([named(made)], text_layers(families.family_of(made.model), made.model.model.diffusion_model), SETTINGS)
+    masked.sample(steering.attach(made.model, guide), steps=1)
+    assert seen[0][:, 6:].abs().max() == 0 and torch.allclose(seen[0].sum(1), torch.ones(()), atol=1e-5)
 
 
 def test_prompt_is_read_as_the_model_is_given_it():

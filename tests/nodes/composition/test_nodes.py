@@ -91,6 +91,7 @@ class Clip:
 
 
 def test_tracks_bring_their_objects_along(guide):
+    assert guide(tracks=(Placed("ball", BoxPlaces(parse("0 0 1 0.5"))),))[2] == "blue ring\nball"
     tracks = (Placed("grass", BoxPlaces(parse("0 0 1 0.5"))),)
     model, _, phrases = guide(tracks=tracks)
     assert phrases == "red ball\nblue ring\ngrass"
@@ -182,6 +183,7 @@ def test_what_cannot_be_is_said(guide, inputs, error, says):
         ({"phrases": "cube"}, PhraseError, "does not say 'cube'"),
         ({"phrases": "red ball\nred ball"}, InputError, "twice"),
         ({"conditioning": []}, InputError, "conditioning is empty"),
+        ({"conditioning": [[torch.zeros(1, 16, 128), {}]] * 2}, InputError, "conditioning has 2 parts"),
     ],
 )
 def test_what_cannot_be_shown_is_said(maps, inputs, error, says):

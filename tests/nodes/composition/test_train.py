@@ -1,6 +1,7 @@
 """Training Separate & Enhance: it learns, can be stopped and goes on, and what it makes is the host's own LoRA."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import comfy.model_management
@@ -12,6 +13,8 @@ import torch
 from freesteer.core.composition.phrases import noun_phrases
 from freesteer.host.adapters.lora import AdapterError
 from freesteer.host.gradients.preparation import NoGradientError
+from freesteer.host.models import families
+from freesteer.host.models.attention_sites import text_layers
 from freesteer.nodes.common.checks import InputError
 from freesteer.playground.image import models
 from freesteer.recipes.composition.guide import Named
@@ -66,6 +69,18 @@ def test_every_family_can_be_trained_and_takes_its_lora(family):
         loaded, _ = comfy.sd.load_lora_for_models(made.model, None, lora, 1.0, 0)
     assert not torch.equal(made.sample(loaded), plain)
     assert any(name.endswith("lora_up.weight") and weight.any() for name, weight in lora.items())
+
+
+@pytest.mark.parametrize("family", ["FreeSteer playground", "Wan", "Flux"])
+def test_the_last_layer_that_is_looked_at_learns_too(family):
+    """Its keys are read after the LoRA has acted."""
+    made = tiny.build(family, True)
+    last = text_layers(families.family_of(made.model), made.model.model.diffusion_model)[-1]
+    number = int(re.findall(r"\d+", last.points[0].module)[0])
+    linears = families.family_of(made.model).text_linears(made.model.model.diffusion_model)
+    path = next(each[0] for each in reversed(linears) if int(re.findall(r"\d+", each[0])[0]) == number)
+    lora, _ = trained(made, dataclasses.replace(FEW, keep=0.0, own=0.0, learning_rate=1e-2))
+    assert lora[f"diffusion_model.{path}.lora_up.weight"].any()
 
 
 def test_it_learns(playground, node):
@@ -123,11 +138,12 @@ def test_prompts_are_made_of_concepts():
     prompts, singles = prompts_of(lines, 0)
     assert prompts[0] == "a blue star and a white cross" and len(prompts) == 1 + 6 + 6  # all pairs and threes, in each order
     assert "a photo of a red ball and an orange ring" in prompts
-    assert singles == ["a photo of a red ball", "a photo of an orange ring", "a photo of a green heart"]
+    assert singles == ["a photo of a red ball", "a photo of an orange ring", "a photo of a green heart", ""]
     assert all(len(noun_phrases(prompt)) in (2, 3) for prompt in prompts)
     many, alone = prompts_of([f"red {name}" for name in "abcdefghijklmnop"], 0)
-    assert 150 < len(many) <= 200 and len(alone) == 16
-    assert prompts_of([lines[2]], 0)[1] == ["a photo of a blue star", "a photo of a white cross"]
+    assert 150 < len(many) <= 200 and len(alone) == 17
+    assert prompts_of([lines[2]], 0)[1] == ["a photo of a blue star", "a photo of a white cross", ""]
+    assert prompts_of(["a knight with a sword", "cat"], 0)[1][0] == "a photo of a knight with a sword"
 
 
 @pytest.mark.parametrize(

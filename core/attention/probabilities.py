@@ -11,20 +11,21 @@ from torch.utils.checkpoint import checkpoint
 
 
 def attention_probabilities(
-    q: Tensor, k: Tensor, heads: int, key_tokens: slice = slice(None), chunk: int = 1024, known: Tensor | None = None
+    q: Tensor, k: Tensor, heads: int, words: Tensor | None = None, known: Tensor | None = None, chunk: int = 1024
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d)) averaged over heads, in float32 or better, for the keys in `key_tokens`.
+    """softmax(q k^T / sqrt(d)) averaged over heads, in float32 or better.
 
-    q: (rows, n, heads * d), k: (rows, m, heads * d); the result is (rows, n, m'). The softmax is over all m keys before
-    `key_tokens` are cut out, but for those that are masked out, where `known` (rows, m) is False. Queries go in chunks, so that the map of
-    all heads never exists at once; where there are several, backward computes each again.
+    q: (rows, n, heads * d), k: (rows, m, heads * d); the result is (rows, n, m), or (rows, n, j), its product with `words` (rows, m, j).
+    known: (rows, m) bool, False for keys that are masked out. Queries go in chunks, so that the map of all heads never exists at once;
+    where there are several, backward computes each again.
     """
     q, k = (t.to(torch.promote_types(t.dtype, torch.float32)).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
 
     def of_chunk(q: Tensor, k: Tensor) -> Tensor:
         scores = q * q.shape[-1] ** -0.5 @ k.mT
         scores = scores if known is None else scores.masked_fill(~known[:, None, None], -torch.inf)
-        return scores.softmax(-1)[..., key_tokens].mean(1)
+        mean = scores.softmax(-1).mean(1)
+        return mean if words is None else mean @ words.to(mean.dtype)
 
     parts = q.split(chunk, dim=2)  # rows, heads, tokens, d
     if len(parts) == 1 or not torch.is_grad_enabled():

@@ -60,12 +60,16 @@ def excited(attention: Tensor, content: Tensor) -> Tensor:
     return (SHARPNESS * attention).masked_fill(other, -torch.inf).softmax(1).masked_fill(other, 0.0)
 
 
-def of_phrases(maps: Tensor, phrases: Tensor, total: bool = False) -> Tensor:
-    """Means, or sums in `total`, over the tokens of each phrase: maps (B, tokens, F, h, w) and phrases (B, objects, tokens) bool to
-    (B, objects, F, h, w)."""
-    weights = phrases.to(maps.dtype)
-    weights = weights if total else weights / weights.sum(2, keepdim=True).clamp(min=1)
-    return torch.einsum("bkt,bt...->bk...", weights, maps)
+def means(phrases: Tensor) -> Tensor:
+    """What makes means over the tokens of each phrase of attention to tokens, by a product: phrases (B, objects, tokens) bool to
+    (B, tokens, objects)."""
+    weights = phrases.float()
+    return (weights / weights.sum(2, keepdim=True).clamp(min=1)).mT
+
+
+def sums(maps: Tensor, phrases: Tensor) -> Tensor:
+    """Sums over the tokens of each phrase: maps (B, tokens, F, h, w) to (B, objects, F, h, w)."""
+    return torch.einsum("bkt,bt...->bk...", phrases.to(maps.dtype), maps)
 
 
 def smooth(maps: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -130,15 +131,16 @@ class CompositionSession:
     _words: dict[tuple, Words] = field(default_factory=dict)
 
     def energy(self, features: Features, sigma: float) -> Tensor:
-        attention = attention_to(features, self.guide.layers, self.shape)
-        words = self.words(features[PROMPT.name][..., :-1], attention.shape[2:])
-        settings, present = self.guide.settings, words.present
+        layers, settings = self.guide.layers, self.guide.settings
+        words = self.words(features[PROMPT.name][..., :-1], finest(layers, self.shape))
         if settings.method == "attend and excite":
-            maps = losses.of_phrases(losses.excited(attention, words.content), words.phrases, total=True)
-            energy = losses.attend_and_excite(maps, present)
+            sharp = losses.excited(attention_to(features, layers, self.shape), words.content)
+            maps = losses.sums(sharp, words.phrases)
+            energy = losses.attend_and_excite(maps, words.present)
         else:
-            maps = losses.of_phrases(attention, words.phrases)
-            energy = settings.separate * losses.separate(maps, present) + settings.enhance * losses.enhance(maps, present)
+            maps = attention_to(features, layers, self.shape, losses.means(words.phrases))
+            apart, seen = losses.separate(maps, words.present), losses.enhance(maps, words.present)
+            energy = settings.separate * apart + settings.enhance * seen
         return energy + settings.boxes * losses.boxes(maps, words.inside, words.boxed)
 
     def words(self, context: Tensor, size: Sequence[int]) -> Words:
@@ -181,9 +183,9 @@ class CompositionSession:
         return denoised
 
 
-def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequence[int]) -> Tensor:
+def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequence[int], words: Tensor | None = None) -> Tensor:
     """How much each place attends to each token of the prompt, of all that it attends to the prompt, by the mean of the layers:
-    (rows, tokens, F, h, w)."""
+    (rows, tokens, F, h, w); or its product with `words` (rows, tokens, objects)."""
     seen = features[PROMPT.name][..., -1] > 0
     tokens = seen.shape[1]
     maps, grids = [], []
@@ -194,24 +196,40 @@ def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequenc
                 f"A layer of the model attends to {k.shape[1]} tokens of text, where the prompt has {tokens}: reference pictures, other "
                 "encoders or another pack change what it sees. Please leave those out."
             )
-        known = seen if k.shape[1] == tokens else torch.nn.functional.pad(seen, (0, k.shape[1] - tokens), value=True)
-        maps.append(attention_probabilities(q, k, layer.heads, slice(0, tokens), known=known))
-        grid = layer.grid(shape)
-        grids.append(((1,) * (3 - len(grid)) + grid)[:3])
+        known = F.pad(seen, (0, k.shape[1] - tokens), value=True)
+        if words is None:
+            maps.append(attention_probabilities(q, k, layer.heads, known=known)[..., :tokens])
+        else:
+            maps.append(attention_probabilities(q, k, layer.heads, F.pad(words, (0, 0, 0, k.shape[1] - tokens)), known))
+        grids.append(_with_time(layer.grid(shape)))
     return mean_maps(maps, grids)
+
+
+def finest(layers: Sequence[TextLayer], shape: Sequence[int]) -> tuple[int, int, int]:
+    """(F, h, w) of the maps that `attention_to` gives."""
+    return max(_with_time(layer.grid(shape)) for layer in layers)
+
+
+def _with_time(grid: tuple[int, ...]) -> tuple[int, int, int]:
+    frames, height, width = (1, *grid) if len(grid) == 2 else grid
+    return frames, height, width
 
 
 def name_objects(clip: Any, text: str, encoded: Tensor, phrases: Sequence[str], where: Mapping[str, Places] | None = None) -> Named:
     """A prompt and the phrases in it that are objects. encoded: (1 or more, tokens, channels), of which the first is meant. where: boxes,
     by phrase. A phrase that is a part of another is looked for elsewhere in the prompt."""
     found = prompt_tokens.locate(clip, text, phrases, encoded.shape[1])
-    marks = found.phrases
+    marks = found.phrases.clone()
     for i, phrase in enumerate(phrases):
-        longer = [j for j, mark in enumerate(found.phrases) if mark.sum() > found.phrases[i].sum() and (mark & found.phrases[i]).any()]
+        longer = [j for j, other in enumerate(phrases) if len(other) > len(phrase) and _says(other, phrase)]
         marks[i] &= ~found.phrases[longer].any(0)
         if not marks[i].any():
             raise CompositionError(f"{phrase!r} is in the prompt only as a part of {phrases[longer[0]]!r}: leave one of them out.")
     return Named(encoded[:1], marks, found.special, [(where or {}).get(phrase) for phrase in phrases])
+
+
+def _says(phrase: str, part: str) -> bool:
+    return f" {part} ".casefold() in f" {phrase} ".casefold()
 
 
 def attach(model: ModelPatcher, prompts: Sequence[Named], settings: CompositionSettings) -> ModelPatcher:

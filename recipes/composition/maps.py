@@ -22,9 +22,9 @@ def maps_of_picture(
     found: list[Tensor] = []
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
-        attention = attention_to(features, chosen, latent.shape)
-        phrases = named.phrases.to(attention.device).expand(len(attention), -1, -1)
-        found.append(losses.of_phrases(attention, phrases).cpu())
+        rows, device = len(features[PROMPT.name]), features[PROMPT.name].device
+        words = losses.means(named.phrases[None]).expand(rows, -1, -1).to(device)
+        found.append(attention_to(features, chosen, latent.shape, words).cpu())
 
     probe.inspect(model, points, positive, latent, sigmas, seed, 1, visit)
     return torch.stack(found)

@@ -136,8 +136,8 @@ class Trainer:
             torch.enable_grad(),
         ):  # taps read after it
             self.practice.predict(str(prompt), x, sigma, taps)
-        attention = attention_to({name: f.float() for name, f in taps.features.items()}, self.layers, x.shape)
-        maps = losses.of_phrases(attention, named.phrases.to(x.device).expand(len(attention), -1, -1))
+        words = losses.means(named.phrases[None]).expand(len(x), -1, -1).to(x.device)
+        maps = attention_to({name: f.float() for name, f in taps.features.items()}, self.layers, x.shape, words)
         present = torch.ones(maps.shape[:2], dtype=torch.bool, device=x.device)
         return losses.separate(maps, present).mean(), losses.enhance(maps, present).mean()
 

@@ -18,11 +18,19 @@ def test_they_are_the_formula():
             torch.testing.assert_close(found[row, i].double(), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_they_sum_to_one_over_all_tokens_and_are_cut_afterwards():
-    q, k = torch.randn(2, 30, 8), torch.randn(2, 5, 8)
+def test_they_sum_to_one_over_all_tokens_and_are_put_together_afterwards():
+    q, k, words = torch.randn(2, 30, 8), torch.randn(2, 5, 8), torch.rand(2, 5, 3)
     whole = attention_probabilities(q, k, heads=2, chunk=7)
     torch.testing.assert_close(whole.sum(-1), torch.ones(2, 30))
-    torch.testing.assert_close(attention_probabilities(q, k, heads=2, key_tokens=slice(1, 3)), whole[..., 1:3])
+    torch.testing.assert_close(attention_probabilities(q, k, 2, words, chunk=7), whole @ words)
+
+
+def test_keys_that_are_masked_out_get_nothing():
+    q, k = torch.randn(2, 30, 8), torch.randn(2, 5, 8)
+    known = torch.tensor([[True, True, True, False, False], [True] * 5])
+    found = attention_probabilities(q, k, 2, known=known)
+    torch.testing.assert_close(found[:1, :, :3], attention_probabilities(q[:1], k[:1, :3], 2))
+    assert not found[0, :, 3:].any() and torch.equal(found[1:], attention_probabilities(q[1:], k[1:], 2))
 
 
 def test_in_chunks_the_gradient_is_the_same():

@@ -77,12 +77,13 @@ def test_boxes(maps):
         assert float(loss) == pytest.approx(sum((1 - share) ** 2 for share in shares) / len(shares), abs=1e-12)
 
 
-def test_a_phrase_is_the_mean_of_its_tokens(maps):
+def test_phrases_are_means_or_sums_of_their_tokens(maps):
     phrases = torch.zeros(3, 2, 4, dtype=torch.bool)
     phrases[:, 0, 1:3] = True
-    found = losses.of_phrases(maps, phrases)
-    assert torch.allclose(found[:, 0], (maps[:, 1] + maps[:, 2]) / 2)
-    assert not found[:, 1].any()  # a phrase without tokens
+    mean = (maps.flatten(2).mT.float() @ losses.means(phrases)).mT.unflatten(2, maps.shape[2:])
+    torch.testing.assert_close(mean[:, 0], ((maps[:, 1] + maps[:, 2]) / 2).float())
+    torch.testing.assert_close(losses.sums(maps, phrases)[:, 0], maps[:, 1] + maps[:, 2])
+    assert not mean[:, 1].any() and not losses.sums(maps, phrases)[:, 1].any()  # a phrase without tokens
 
 
 def test_nothing_present_costs_nothing(maps):

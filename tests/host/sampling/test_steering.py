@@ -290,7 +290,7 @@ def test_the_first_prompt_of_dual_cfg_is_steered(nested, cfg):
 def lack_of_attention(features: Features) -> Tensor:
     """How little the picture looks at the third word, from queries and keys of text: (pictures,)."""
     queries, keys = (f for _, f in sorted(features.items(), key=lambda item: item[0].endswith(".q"), reverse=True))
-    return 1 - attention_probabilities(queries, keys, 2, slice(2, 3)).mean((1, 2))
+    return 1 - attention_probabilities(queries, keys, 2)[..., 2].mean(1)
 
 
 @pytest.mark.parametrize("family", ["SD 1.5", "SDXL", "Wan", "LTX Video", PLAYGROUND])

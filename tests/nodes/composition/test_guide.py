@@ -71,10 +71,10 @@ def test_maps_are_what_attention_pays_to_the_prompt(family, monkeypatch):
     seen, found = Seen(made.positive[0][0].shape[1], known.text == "joint"), []
     before = recipe.attention_to
 
-    def kept(features, layers, shape):
+    def kept(features, layers, shape, words=None):
         read = [(*layer.queries_and_keys(features, shape), layer.heads) for layer in layers]
         found.append([recipe.attention_probabilities(q, k, heads).detach() for q, k, heads in read])
-        return before(features, layers, shape)
+        return before(features, layers, shape, words)
 
     monkeypatch.setattr(recipe, "attention_to", kept)
     model = made.model.clone()

@@ -143,7 +143,7 @@ def test_prompts_are_made_of_concepts():
     many, alone = prompts_of([f"red {name}" for name in "abcdefghijklmnop"], 0)
     assert 150 < len(many) <= 200 and len(alone) == 17
     assert prompts_of([lines[2]], 0)[1] == ["a photo of a blue star", "a photo of a white cross", ""]
-    assert prompts_of(["a knight with a sword", "cat"], 0)[1][0] == "a photo of a knight with a sword"
+    assert prompts_of(["knight with a sword", "cat"], 0)[1][0] == "a photo of a knight with a sword"
 
 
 @pytest.mark.parametrize(

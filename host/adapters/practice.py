@@ -59,7 +59,7 @@ class _Lent(comfy.samplers.Sampler):
     def __init__(self, body: Callable[[Practice], None]) -> None:
         self.body = body
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, *_latent_mask_and_bar):
         with torch.inference_mode(False):
             self.body(Practice(model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]))
         return noise

@@ -56,7 +56,7 @@ PEEKABOO_NOTE = (
     "In a clip a track has a line for each keyframe, such as '50%: 0.3 0.3 0.7 0.7'."
 )
 PEEKABOO_CLIP_NOTE = (
-    "Press **Run**: above, the star goes with its box; below, the same noise and prompt leave its way to chance. "
+    "Press **Run**: above, the star goes with its box; below, without it, the star goes right as the prompt says, but where it likes. "
     "Then change the *keyframes*: a line has a time, and left, top, right and bottom of the box. "
     "Say the same motion in the prompt, or the two pull at the thing from both sides."
 )
@@ -68,7 +68,7 @@ FREEINIT_NOTE = (
 FREECONTROL_CLIP_NOTE = (
     "Press **Run**: the steered clip moves as the condition does, the unsteered one as it likes. "
     "Then change the *motion* of the condition, or the *Prompt* to 'a blue star on sand'. "
-    "With your own video model, load a clip of 4n + 1 frames as condition."
+    "With your own video model, load any clip as condition, and set size and length in *Empty Clip Latent*."
 )
 
 FREECONTROL = Layout(

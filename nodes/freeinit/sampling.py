@@ -64,7 +64,8 @@ class FreeInitKSampler(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="What it does not show."),
                 io.Latent.Input("latent_image", tooltip="An empty latent, or a clip to begin from."),
                 io.Float.Input(
-                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the given clip is kept in part, in every pass.",
+                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1 the first pass keeps the given "
+                    "clip in part; each further one begins from the pass before.",
                 ),
                 *pass_inputs(),
                 *advanced_pass_inputs(),

@@ -47,7 +47,7 @@ class Peekaboo(io.ComfyNode):
                     "apart. Lower: softly. 0: not at all.",
                 ),
                 io.Boolean.Input(
-                    "mask_text", default=DEFAULTS.text, advanced=True, tooltip="Whether only the box sees the object's words.",
+                    "mask_text", default=DEFAULTS.text, advanced=True, tooltip="Whether only the box sees the object's words, and no others.",
                 ),
                 io.Boolean.Input(
                     "mask_space", default=DEFAULTS.space, advanced=True, tooltip="Whether box and surroundings do not see each other. In "
@@ -55,7 +55,7 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "mask_time", default=DEFAULTS.time, advanced=True, tooltip="Whether, at each place, frames with the object and "
-                    "frames without it do not see each other. For U-Nets with layers over time of their own.",
+                    "frames without it do not see each other. For ComfyUI's own U-Nets with layers over time; other models are not changed.",
                 ),
                 io.Combo.Input(
                     "special_tokens", options=list(recipe.SPECIAL), default=DEFAULTS.special, advanced=True, tooltip="Who sees the "
@@ -63,7 +63,7 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "negative_too", default=DEFAULTS.everywhere, advanced=True, tooltip="Whether box and surroundings are kept apart for "
-                    "the negative prompt, too; its words are seen everywhere in any case.",
+                    "the negative prompt, too, where space or time is masked; its words are seen everywhere in any case.",
                 ),
                 io.Combo.Input(
                     "frames", options=list(FRAME_AXES), default="auto", advanced=True, tooltip="What a batch of pictures is, for models "

@@ -4,6 +4,7 @@ Chunking by function words (Abney, Parsing by Chunks, 1991), for the English of 
 shown to the user, who may write the phrases instead.
 """
 
+import itertools
 import re
 
 ARTICLES = frozenset(
@@ -24,6 +25,7 @@ ENDS = frozenset(
         "do", "wearing", "holding", "or", "but", "then", "very",
     )
 )  # fmt: skip
+FUNCTION_WORDS = ARTICLES | CONJUNCTIONS | GROUNDS | ENDS
 PICTURES = frozenset(
     (
         "photo", "photograph", "picture", "image", "painting", "drawing", "illustration", "portrait", "render", "rendering",
@@ -56,9 +58,9 @@ def _after_articles(words: list[str]) -> list[str]:
     found: list[str] = []
     phrase: list[str] | None = None  # open, unless None
     article = previous = ""
-    for word in [*words, "."]:
+    for word, following in itertools.pairwise([*words, ".", "."]):
         low = word.lower()
-        if phrase is not None and _ends(low, phrase, article):
+        if phrase is not None and _ends(low, phrase, article, following.lower()):
             if phrase and not (low == "of" and phrase[-1].lower() in PICTURES):
                 found.append(" ".join(phrase))
             follows = low in CONJUNCTIONS and bool(phrase)
@@ -71,14 +73,14 @@ def _after_articles(words: list[str]) -> list[str]:
     return found
 
 
-def _ends(low: str, phrase: list[str], article: str) -> bool:
-    """Whether a phrase is over before this word."""
-    if low in ARTICLES or low in CONJUNCTIONS or low in GROUNDS or low in ENDS or not _is_word(low):
+def _ends(low: str, phrase: list[str], article: str, following: str) -> bool:
+    """Whether a phrase is over before this word: "left shoe", "flying saucer" are things, "cat left of", "cat sitting on" are not."""
+    if low in ARTICLES or low in CONJUNCTIONS or low in GROUNDS or not _is_word(low):
         return True
     if not phrase:
-        return False
+        return low in ENDS and not article
     verb = article in SINGULAR and re.search(r"[^suiao']s$", low) is not None
-    return verb or (low.endswith("ing") and len(low) > 5)
+    return low in ENDS or verb or (low.endswith("ing") and len(low) > 5 and (following in FUNCTION_WORDS or not _is_word(following)))
 
 
 def _is_word(low: str) -> bool:

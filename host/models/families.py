@@ -5,8 +5,8 @@ Nothing is guessed: a model that is not in the table gets an error that names it
 "Structure" layers are those whose keys carry the layout of a picture. For U-Nets they are FreeControl's (arXiv 2312.07536):
 the self-attention of the coarsest decoder level that has any, which is ("output", 3..5) in SD 1.5, 2 and SVD, and
 ("output", 0..2), 30 layers, in SDXL. For transformers the paper says nothing. Of the playground's six layers, the last three are followed
-best, two in the middle nearly as well, the second and third badly (overlaps of .59, .54, .25 when it had been trained for 18000 steps). The graph for a gradient ends at the last
-one, so a quarter of the layers, around the middle, is what is read in large ones.
+best, two in the middle nearly as well, the second and third badly (overlaps of .59, .54, .25, when it had been trained for 18000
+steps). The graph for a gradient ends at the last one, so a quarter of the layers, around the middle, is what is read in large ones.
 """
 
 from collections.abc import Callable

@@ -32,13 +32,13 @@ def locate(clip: Any, text: str, phrases: Sequence[str], length: int) -> Prompt:
     empty = clip.tokenize("")
     found = []
     spellings = [_spellings(clip, phrase, empty) for phrase in phrases]
-    for ids, blank in _sequences(clip.tokenize(text), empty, length):
+    for name, ids, blank in _sequences(clip.tokenize(text), empty, length):
         content = _content(ids, blank)
         marks = []
         flat = [token for chunk in ids for token in chunk]
         for spelt in spellings:
             mark = torch.zeros(len(flat), dtype=torch.bool)
-            for wanted in spelt:
+            for wanted in spelt[name]:
                 for start in range(len(content) - len(wanted) + 1):
                     places = content[start : start + len(wanted)]
                     if [flat[place] for place in places] == wanted:
@@ -66,8 +66,8 @@ def _ids(tokens: Sequence[Sequence[tuple]]) -> Chunks:
     return [[int(token[0]) if isinstance(token[0], int) else -1 for token in chunk] for chunk in tokens]
 
 
-def _sequences(tokens: dict[str, Any], empty: dict[str, Any], length: int) -> list[tuple[Chunks, list[int]]]:
-    """The encoders whose tokens, one after the other, make up the encoded prompt: chunks of each, and how an empty chunk looks."""
+def _sequences(tokens: dict[str, Any], empty: dict[str, Any], length: int) -> list[tuple[str, Chunks, list[int]]]:
+    """The encoders whose tokens, one after the other, make up the encoded prompt: name and chunks of each, and how an empty chunk looks."""
     each = {name: (_ids(chunks), _ids(empty[name])[0]) for name, chunks in tokens.items() if isinstance(chunks, list)}
     sizes = {name: sum(map(len, ids)) for name, (ids, _) in each.items()}
     pictures, texts = [n for n in each if n in ("l", "g")], [n for n in each if n not in ("l", "g")]
@@ -75,14 +75,14 @@ def _sequences(tokens: dict[str, Any], empty: dict[str, Any], length: int) -> li
         name for name in texts if sizes[name] > length and min(_content(*each[name]), default=0) >= sizes[name] - length
     ]
     if len(templates) == 1:
-        return [each[templates[0]]]
+        return [(templates[0], *each[templates[0]])]
     for name, size in sizes.items():
         if size == length:
-            return [each[name]]
+            return [(name, *each[name])]
     for first in pictures:  # Stable Diffusion 3: CLIP, then T5
         for second in texts:
             if sizes[first] + sizes[second] == length:
-                return [each[first], each[second]]
+                return [(first, *each[first]), (second, *each[second])]
     return []
 
 
@@ -99,9 +99,9 @@ def _content(ids: Chunks, blank: list[int]) -> list[int]:
     return places
 
 
-def _spellings(clip: Any, phrase: str, empty: dict[str, Any]) -> list[list[int]]:
-    """The tokens of a phrase by itself, and after another word."""
-    found = []
+def _spellings(clip: Any, phrase: str, empty: dict[str, Any]) -> dict[str, list[list[int]]]:
+    """The tokens of a phrase by itself, and after another word: of each encoder, whose numbers mean nothing to another."""
+    found: dict[str, list[list[int]]] = {}
     for lead in ("", AFTER):
         for name, chunks in clip.tokenize(lead + phrase).items():
             if not isinstance(chunks, list):
@@ -111,6 +111,5 @@ def _spellings(clip: Any, phrase: str, empty: dict[str, Any]) -> list[list[int]]
             if lead:
                 before = _ids(clip.tokenize(lead.strip())[name])
                 words = words[len(_content(before, blank)) :]
-            if words:
-                found.append(words)
+            found.setdefault(name, []).extend([words] if words else [])
     return found

@@ -7,7 +7,21 @@ from ...recipes.composition import guide as recipe
 from ...recipes.composition.guide import CompositionSettings
 from ..common import checks
 from ..common.tracks import TRACKS
-from .inputs import ALIASES, CATEGORY, DEFAULTS, conditioning_input, encoded, layers_input, named_in, objects_of, phrases_input, text_input
+from .inputs import (
+    ALIASES,
+    CATEGORY,
+    DEFAULTS,
+    MOST_WEIGHT,
+    conditioning_input,
+    encoded,
+    layers_input,
+    named_in,
+    objects_of,
+    phrases_input,
+    text_input,
+    weight,
+    weight_inputs,
+)
 
 MOST_STEPS = 10
 
@@ -44,17 +58,10 @@ class SeparateAndEnhance(io.ComfyNode):
                     "method", options=list(recipe.METHODS), default=DEFAULTS.method, tooltip="Separate and enhance: no two objects at one "
                     "place, and none forgotten. Attend and excite: the peer that only raises the most neglected object.",
                 ),
+                *weight_inputs(),
                 io.Float.Input(
-                    "separate", default=DEFAULTS.separate, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that "
-                    "objects do not share a place: against fused ones.",
-                ),
-                io.Float.Input(
-                    "enhance", default=DEFAULTS.enhance, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that the "
-                    "weakest object is seen somewhere: against lost ones.",
-                ),
-                io.Float.Input(
-                    "boxes", default=DEFAULTS.boxes, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that an "
-                    "object with a track is in its box. 0: tracks do not matter.",
+                    "boxes", default=DEFAULTS.boxes, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that "
+                    "an object with a track is in its box. 0: tracks do not matter.",
                 ),
                 io.Int.Input(
                     "refinements", default=DEFAULTS.refinements, min=1, max=MOST_STEPS, advanced=True, tooltip="Small steps at each noise "
@@ -83,8 +90,7 @@ class SeparateAndEnhance(io.ComfyNode):
         checks.choice("layers", layers, families.CHOICES)
         settings = CompositionSettings(
             checks.number("strength", strength, 0, 10), start, end, checks.whole("refinements", refinements, 1, MOST_STEPS),
-            method, checks.number("separate", separate, 0, 10), checks.number("enhance", enhance, 0, 10),
-            checks.number("boxes", boxes, 0, 10), layers,
+            method, weight("separate", separate), weight("enhance", enhance), weight("boxes", boxes), layers,
         )  # fmt: skip
         objects = objects_of(text, phrases, tracks)
         positive = encoded(clip, text, conditioning)

@@ -18,6 +18,7 @@ ALIASES = [
 ]  # fmt: skip
 DEFAULTS = CompositionSettings()
 MOST_OBJECTS = 8
+MOST_WEIGHT = 10.0
 
 
 def text_input() -> io.Input:
@@ -33,29 +34,49 @@ def phrases_input() -> io.Input:
 
 def conditioning_input() -> io.Input:
     return io.Conditioning.Input(
-        "conditioning", optional=True, tooltip="The same prompt, encoded by another node (for SDXL, Flux guidance or a style). Without it, "
-        "the prompt is encoded here.",
+        "conditioning", optional=True, tooltip="The same prompt, encoded by another node (for SDXL or Flux guidance). Without it, the "
+        "prompt is encoded here.",
     )  # fmt: skip
 
 
 def layers_input() -> io.Input:
     return io.Combo.Input(
         "layers", options=list(families.CHOICES), default=DEFAULTS.layers, advanced=True, tooltip="Where the model's attention to words is "
-        "read. Default: where objects are told best in this kind of model. Coarse: large shapes only. Fine: details, too.",
+        "read. Default: where layout is told, in the decoder of a U-Net. Coarse, fine: one level of it; in transformers, earlier or later "
+        "layers.",
     )  # fmt: skip
+
+
+def weight_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "separate", default=DEFAULTS.separate, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that "
+            "objects do not share a place: against fused ones. Not for attend and excite.",
+        ),
+        io.Float.Input(
+            "enhance", default=DEFAULTS.enhance, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that the "
+            "weakest object is seen somewhere: against lost ones. Not for attend and excite.",
+        ),
+    ]  # fmt: skip
+
+
+def weight(name: str, given: float) -> float:
+    return checks.number(name, given, 0, MOST_WEIGHT)
 
 
 def objects_of(text: str, phrases: str, tracks: Tracks | None) -> list[str]:
     """The phrases that a user has written, or those of the prompt; and those of tracks."""
-    written = [line.strip() for line in phrases.splitlines() if line.strip()]
+    written = [" ".join(line.split()) for line in phrases.splitlines() if line.strip()]
     if not isinstance(text, str) or not text.strip():
         raise checks.InputError("text is empty: write the prompt, such as 'a red cube and a blue ball'.")
-    doubled = next((phrase for phrase in written if written.count(phrase) > 1), None)
+    lows = [phrase.casefold() for phrase in written]
+    doubled = next((phrase for phrase, low in zip(written, lows, strict=True) if lows.count(low) > 1), None)
     if doubled is not None:
         raise checks.InputError(f"phrases names {doubled!r} twice: two things of one name cannot be told apart. Give each its own words.")
     placed = [each.phrase for each in tracks or ()]
-    own = written or [phrase for phrase in noun_phrases(text) if not any(f" {name} " in f" {phrase} " for name in placed if name != phrase)]
-    found = list(dict.fromkeys([*own, *placed]))  # where a track's words are a part of what was found, they stand for it
+    own = written or [phrase for phrase in noun_phrases(text) if not any(_same(phrase, name) for name in placed)]
+    known = [phrase.casefold() for phrase in placed]
+    found = [*(phrase for phrase in own if phrase.casefold() not in known), *placed]  # a track's words stand for what they are a part of
     if not found:
         raise checks.InputError(f"No object was found in the prompt {text.strip()[:60]!r}: write the objects in phrases, one a line.")
     if len(found) > MOST_OBJECTS:
@@ -63,11 +84,21 @@ def objects_of(text: str, phrases: str, tracks: Tracks | None) -> list[str]:
     return found
 
 
+def _same(phrase: str, other: str) -> bool:
+    """Whether one is a part of the other."""
+    one, two = f" {phrase.casefold()} ", f" {other.casefold()} "
+    return one in two or two in one
+
+
 def encoded(clip, text: str, conditioning: list | None) -> list:
     checks.clip(clip)
     if conditioning is None:
         return clip.encode_from_tokens_scheduled(clip.tokenize(text))
     checks.conditioning("conditioning", conditioning)
+    if len(conditioning) > 1:
+        raise checks.InputError(
+            f"conditioning has {len(conditioning)} parts (combined or scheduled): connect one prompt, and combine afterwards."
+        )
     return conditioning
 
 

@@ -57,18 +57,18 @@ class AttentionMaps(io.ComfyNode):
         picture = checks.image("image", image)[:1]
         objects = objects_of(text, phrases, None)
         positive = encoded(clip, text, conditioning)
-        if len(positive) > 1:
-            raise checks.InputError(f"conditioning has {len(positive)} parts (combined or scheduled): connect one prompt alone.")
-        (named,) = named_in(clip, text, positive, objects, None)
+        named = named_in(clip, text, positive[:1], objects, None)[0]
         cell = vae.spacial_compression_encode()
         latent = encode_pictures(vae, picture, (picture.shape[1] // cell, picture.shape[2] // cell))
         sigmas = probe.levels(model, count, FIRST, LAST)
         maps = maps_of_picture(model, named, positive, latent, sigmas, layers, seed=0)[:, 0, :, 0]  # levels, objects, h, w
-        peaks = maps / maps.flatten(2).amax(2).clamp(min=1e-9)[..., None, None]
+        strongest = maps.flatten(2).amax(2)
+        glow = maps / strongest.amax(1).clamp(min=1e-9)[:, None, None, None]
         size = picture.shape[1:3]
         rows = []
-        for sigma, level, strongest in zip(sigmas.tolist(), peaks, maps.flatten(2).amax(2), strict=True):
-            rows.append((f"noise {sigma:.3g}; most {', '.join(f'{v:.2f}' for v in strongest.tolist())}", heated(picture[0], level)))
+        for sigma, level, most in zip(sigmas.tolist(), glow, strongest.tolist(), strict=True):
+            rows.append((f"noise {sigma:.3g}; most {', '.join(f'{v:.2f}' for v in most)}", heated(picture[0], level)))
+        peaks = maps / strongest.clamp(min=1e-9)[..., None, None]
         mean = F.interpolate(peaks.mean(0)[None], size, mode="bilinear")[0]
         shown = sheet([(name, list(cells)) for name, cells in rows], objects)[None]
         return io.NodeOutput(shown, mean / mean.flatten(1).amax(1).clamp(min=1e-9)[:, None, None], ui=ui.PreviewImage(shown, cls=cls))

@@ -20,11 +20,11 @@ from ...training.curves import draw
 from ...training.settings import Progress
 from ..common import checks
 from ..common.previews import to_tensor
-from .inputs import ALIASES, CATEGORY, layers_input
+from .inputs import ALIASES, CATEGORY, layers_input, weight, weight_inputs
 
 FOLDER = "freesteer_training"
 DEFAULTS = LoraSettings()
-NORMS = 32  # of the weights that a model is known by
+KNOWN_BY = 64  # weights
 
 
 class TrainSeparateEnhance(io.ComfyNode):
@@ -49,7 +49,7 @@ class TrainSeparateEnhance(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Steps of training. More: objects keep apart more surely, "
-                    "and the model's look may change.",
+                    "and the model's look may change. A run that was trained longer already is refused: the seed makes another.",
                 ),
                 io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=128, tooltip="Size of the LoRA."),
                 io.Float.Input(
@@ -61,14 +61,7 @@ class TrainSeparateEnhance(io.ComfyNode):
                     "keep", default=DEFAULTS.keep, min=0.0, max=100.0, step=0.05, advanced=True, tooltip="How much it counts that a prompt "
                     "of one thing is drawn as before.",
                 ),
-                io.Float.Input(
-                    "separate", default=DEFAULTS.separate, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that "
-                    "objects do not share a place.",
-                ),
-                io.Float.Input(
-                    "enhance", default=DEFAULTS.enhance, min=0.0, max=10.0, step=0.05, advanced=True, tooltip="How much it counts that the "
-                    "weakest object is seen somewhere.",
-                ),
+                *weight_inputs(),
                 io.Float.Input(
                     "own_latents", default=DEFAULTS.own, min=0.0, max=1.0, step=0.05, advanced=True, tooltip="The share of steps that look "
                     "at what the model draws on its way; the others look at plain noise, as in the paper.",
@@ -79,7 +72,7 @@ class TrainSeparateEnhance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "targets", options=list(TARGETS), default=DEFAULTS.targets, advanced=True, tooltip="What of the attention to words is "
-                    "trained. Keys: where the model looks, and nothing else (Flux, SD 3, Hunyuan and Lumina have all three in one).",
+                    "trained. Keys: where the model looks, and nothing else. Flux, SD 3, Hunyuan and Lumina have all three in one.",
                 ),
                 layers_input(),
             ],
@@ -116,8 +109,8 @@ class TrainSeparateEnhance(io.ComfyNode):
         samples = checks.latent(model, latent)
         settings = LoraSettings(
             checks.whole("steps", steps, 1), checks.whole("rank", rank, 1, 128), checks.number("learning_rate", learning_rate, 1e-7, 1),
-            checks.whole("pictures", pictures, 1, 64), separate=checks.number("separate", separate, 0, 10),
-            enhance=checks.number("enhance", enhance, 0, 10), keep=checks.number("keep", keep, 0, 100),
+            checks.whole("pictures", pictures, 1, 64), separate=weight("separate", separate), enhance=weight("enhance", enhance),
+            keep=checks.number("keep", keep, 0, 100),
             own=checks.number("own_latents", own_latents, 0, 1), targets=targets, layers=layers, seed=checks.whole("seed", seed, 0),
         )  # fmt: skip
         lines = checks.prompts("concepts", concepts)
@@ -131,20 +124,15 @@ class TrainSeparateEnhance(io.ComfyNode):
 
 def name_of(model: ModelPatcher, learnt: list[Lesson], lines: list[str], samples: Tensor, settings: LoraSettings) -> str:
     """The same whenever the same is trained, for however many steps: so a run goes on where it was, and no other does. A model is known by
-    its one-dimensional weights (norms and biases), which LoRAs that another MODEL has merged leave alone."""
-    flat = [weight for weight in model.model.diffusion_model.parameters() if weight.ndim == 1][:NORMS]
+    weights from all over it, as they are in its file, and by what is patched on them."""
+    own = [(f"diffusion_model.{name}", weight) for name, weight in sorted(model.model.diffusion_model.named_parameters())]
+    chosen = own[:: max(len(own) // KNOWN_BY, 1)]
+    weights = [_digest(model.backup[key].weight if key in model.backup else weight) for key, weight in chosen]
     patches = [
         (key, [(strength, *_weights(patch)) for strength, patch, *_ in each]) for key, each in sorted(model.patches.items(), key=str)
     ]
     encoded = learnt[0].positive[0][0].float()
-    told = (
-        lines,
-        tuple(samples.shape[1:]),
-        asdict(replace(settings, steps=0)),
-        [_digest(w) for w in flat],
-        patches,
-        f"{encoded.std():.3g}",
-    )
+    told = (lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), weights, patches, f"{encoded.std():.3g}")
     return f"composition-{hashlib.sha256(repr(told).encode()).hexdigest()[:12]}"
 
 

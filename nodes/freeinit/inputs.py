@@ -87,8 +87,8 @@ def advanced_pass_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "restart", default=DEFAULTS.restart or PAPER, min=0.0, max=0.99, step=0.001, advanced=True, tooltip="The noise level, of 1, "
-            "that each further pass starts from, from 0.3 on. Lower: nearer to the pass before, and quicker. 0: as in the paper, the highest "
-            "that carries a layout.",
+            "that each further pass starts from, from 0.3 on. Lower: nearer to the pass before, and quicker. 0: as in the paper, the "
+            "highest that carries a layout.",
         ),
         *advanced_filter_inputs(),
         frames_input(

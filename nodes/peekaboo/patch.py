@@ -47,7 +47,8 @@ class Peekaboo(io.ComfyNode):
                     "apart. Lower: softly. 0: not at all.",
                 ),
                 io.Boolean.Input(
-                    "mask_text", default=DEFAULTS.text, advanced=True, tooltip="Whether only the box sees the object's words, and no others.",
+                    "mask_text", default=DEFAULTS.text, advanced=True, tooltip="Whether the box alone sees the object's "
+                    "words, and no others.",
                 ),
                 io.Boolean.Input(
                     "mask_space", default=DEFAULTS.space, advanced=True, tooltip="Whether box and surroundings do not see each other. In "
@@ -55,7 +56,7 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "mask_time", default=DEFAULTS.time, advanced=True, tooltip="Whether, at each place, frames with the object and "
-                    "frames without it do not see each other. For ComfyUI's own U-Nets with layers over time; other models are not changed.",
+                    "frames without it do not see each other. For ComfyUI's own U-Nets with layers over time; others are not changed.",
                 ),
                 io.Combo.Input(
                     "special_tokens", options=list(recipe.SPECIAL), default=DEFAULTS.special, advanced=True, tooltip="Who sees the "

@@ -32,7 +32,7 @@ class LoadPlayground(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(tooltip="Draws 128 x 128 pixels best: use Empty Latent Image of that size, for clips Empty Clip Latent."),
-                io.Clip.Output(tooltip="Knows some forty words, and that of clips some seventy: colours, shapes, places, left of, above, goes, grows..."),
+                io.Clip.Output(tooltip="Knows some forty words, that of clips seventy: colours, shapes, left of, above, goes, grows..."),
                 io.Vae.Output(tooltip="Turns latents into pictures and back."),
             ],
         )  # fmt: skip

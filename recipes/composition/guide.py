@@ -58,14 +58,23 @@ class Named:
     special: Tensor
     where: Sequence[Places | None]
 
+    def fitted(self, context: Tensor) -> "Named":
+        """Along the tokens of what a model is given, (rows, tokens, channels): the host repeats a prompt so that it is as long as another,
+        or puts zeros before it (Flux.2)."""
+        own = self.encoded.shape[1]
+        before = context.shape[1] - own
+        if before > 0 and not context[:, :before].flatten(1).any(1).all():
+            encoded, phrases = F.pad(self.encoded, (0, 0, before, 0)), F.pad(self.phrases, (before, 0))
+            return Named(encoded, phrases, F.pad(self.special, (before, 0), value=True), self.where)
+        copies = max(context.shape[1] // own, 1)
+        return Named(self.encoded.repeat(1, copies, 1), self.phrases.repeat(1, copies), self.special.repeat(copies), self.where)
+
     def rows(self, context: Tensor) -> Tensor:
-        """Which rows of what a model is given, (rows, tokens, channels), are this prompt: (rows,) bool. The host repeats a prompt so that
-        it is as long as another."""
-        own = self.encoded.to(context)
-        if context.shape[2] != own.shape[2] or context.shape[1] % own.shape[1]:
+        """Which rows of what a model is given, (rows, tokens, channels), are this prompt: (rows,) bool."""
+        own = self.fitted(context).encoded.to(context.device, torch.float32)
+        if context.shape[1:] != own.shape[1:]:
             return torch.zeros(len(context), dtype=torch.bool)
-        own, context = own.repeat(1, context.shape[1] // own.shape[1], 1).float(), context.float()
-        return ((context - own).norm(dim=2) <= ALIKE * own.norm(dim=2) + TINY).all(1).cpu()
+        return ((context.float() - own).norm(dim=2) <= ALIKE * own.norm(dim=2) + TINY).all(1).cpu()
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class CompositionGuide:
 
     @property
     def points(self) -> list[Readable]:
-        return [PROMPT, *(point for layer in self.layers for point in layer.points)]
+        return points_of(self.layers)
 
     @property
     def range(self) -> SigmaRange:
@@ -153,7 +162,7 @@ class CompositionSession:
         return self._words[key]
 
     def _of_rows(self, which: Sequence[int | None], context: Tensor, size: Sequence[int]) -> Words:
-        prompts, tokens = self.guide.prompts, context.shape[1]
+        prompts, tokens = [prompt.fitted(context) for prompt in self.guide.prompts], context.shape[1]
         rows, most = len(which), max(len(prompt.phrases) for prompt in prompts)
         phrases = torch.zeros(rows, most, tokens, dtype=torch.bool)
         content, boxed = torch.zeros(rows, tokens, dtype=torch.bool), torch.zeros(rows, most, dtype=torch.bool)
@@ -162,9 +171,7 @@ class CompositionSession:
             if i is None:
                 continue
             prompt = prompts[i]
-            copies = tokens // prompt.phrases.shape[1]
-            phrases[row, : len(prompt.phrases)] = prompt.phrases.repeat(1, copies)
-            content[row] = ~prompt.special.repeat(copies)
+            phrases[row, : len(prompt.phrases)], content[row] = prompt.phrases, ~prompt.special
             for number, where in enumerate(prompt.where):
                 if where is not None:
                     boxed[row, number], inside[row, number] = True, self._covered(where, row, size)
@@ -181,6 +188,11 @@ class CompositionSession:
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
         return denoised
+
+
+def points_of(layers: Sequence[TextLayer]) -> list[Readable]:
+    """What `attention_to` reads."""
+    return [PROMPT, *(point for layer in layers for point in layer.points)]
 
 
 def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequence[int], words: Tensor | None = None) -> Tensor:
@@ -205,6 +217,13 @@ def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequenc
     return mean_maps(maps, grids)
 
 
+def maps_of(features: Features, named: Named, layers: Sequence[TextLayer], shape: Sequence[int]) -> Tensor:
+    """The means of `attention_to` over the tokens of each object of a prompt that all rows have: (rows, objects, F, h, w)."""
+    context = features[PROMPT.name][..., :-1]
+    words = losses.means(named.fitted(context).phrases[None]).expand(len(context), -1, -1)
+    return attention_to(features, layers, shape, words.to(context.device))
+
+
 def finest(layers: Sequence[TextLayer], shape: Sequence[int]) -> tuple[int, int, int]:
     """(F, h, w) of the maps that `attention_to` gives."""
     return max(_with_time(layer.grid(shape)) for layer in layers)
@@ -221,15 +240,13 @@ def name_objects(clip: Any, text: str, encoded: Tensor, phrases: Sequence[str], 
     found = prompt_tokens.locate(clip, text, phrases, encoded.shape[1])
     marks = found.phrases.clone()
     for i, phrase in enumerate(phrases):
-        longer = [j for j, other in enumerate(phrases) if len(other) > len(phrase) and _says(other, phrase)]
+        around = [j for j in range(len(phrases)) if j != i and bool((found.phrases[i] <= found.phrases[j]).all())]
+        longer = [j for j in range(len(phrases)) if len(phrases[j]) > len(phrase) and bool((found.phrases[i] & found.phrases[j]).any())]
         marks[i] &= ~found.phrases[longer].any(0)
-        if not marks[i].any():
-            raise CompositionError(f"{phrase!r} is in the prompt only as a part of {phrases[longer[0]]!r}: leave one of them out.")
+        if around or not marks[i].any():
+            other = phrases[(around or longer)[0]]
+            raise CompositionError(f"{phrase!r} is in the prompt only as a part of {other!r}: leave one of them out.")
     return Named(encoded[:1], marks, found.special, [(where or {}).get(phrase) for phrase in phrases])
-
-
-def _says(phrase: str, part: str) -> bool:
-    return f" {part} ".casefold() in f" {phrase} ".casefold()
 
 
 def attach(model: ModelPatcher, prompts: Sequence[Named], settings: CompositionSettings) -> ModelPatcher:

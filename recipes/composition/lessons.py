@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
+
 from ...core.composition.phrases import noun_phrases, with_article, without_article
-from .guide import Named, name_objects
+from .guide import CompositionError, Named, name_objects
 
-MOST_PROMPTS = 200
+MOST_PROMPTS = 100
 OPENING = "a photo of"
-
-
-class NothingToKeepApartError(ValueError):
-    """Written for the user: what else is needed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,12 @@ class Lesson:
 
 def lessons(clip: Any, lines: Sequence[str], seed: int) -> list[Lesson]:
     several, singles = prompts_of(lines, seed)
-    return [lesson(clip, prompt, noun_phrases(prompt)) for prompt in several] + [lesson(clip, single) for single in singles]
+    prompts = [*several.items(), *((single, None) for single in singles)]
+    found = []
+    for prompt, objects in prompts:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        found.append(lesson(clip, prompt, objects))
+    return found
 
 
 def lesson(clip: Any, prompt: str, objects: list[str] | None = None) -> Lesson:
@@ -34,16 +37,21 @@ def lesson(clip: Any, prompt: str, objects: list[str] | None = None) -> Lesson:
     return Lesson(positive, None if objects is None else name_objects(clip, prompt, positive[0][0], objects))
 
 
-def prompts_of(lines: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """Prompts of several things; and of each thing alone, with the empty one, from which guidance leads away. A line that names several is
-    a prompt as it stands; single things are put together in pairs and threes, MOST_PROMPTS at most."""
-    several = [line for line in lines if len(noun_phrases(line)) > 1]
-    things = list(dict.fromkeys(with_article(without_article(line)) for line in lines if line not in several))
+def prompts_of(lines: Sequence[str], seed: int) -> tuple[dict[str, list[str]], list[str]]:
+    """Prompts of several things, and what each names; and prompts of each thing alone, with the empty one, from which guidance leads away.
+    A line that names several is a prompt as it stands; single things are put together in pairs and threes, MOST_PROMPTS at most."""
+    several = {line: phrases for line in lines if len(phrases := noun_phrases(line)) > 1}
+    things = list(dict.fromkeys(without_article(line) for line in lines if line not in several))
     if not several and len(things) < 2:
-        raise NothingToKeepApartError("concepts has one thing, and there is nothing to keep it apart from: write two or more, one a line.")
+        raise CompositionError("concepts has one thing, and there is nothing to keep it apart from: write two or more, one a line.")
     chosen = random.Random(seed)
     groups = [[things[i] for i in chosen.sample(range(len(things)), size)] for size in (2, 3) if len(things) >= size
               for _ in range(MOST_PROMPTS // 2)]  # fmt: skip
-    made = dict.fromkeys(f"{OPENING} {', '.join(group[:-1])} and {group[-1]}" for group in groups)
-    alone = things or list(dict.fromkeys(with_article(phrase) for line in several for phrase in noun_phrases(line)))
-    return [*several, *made], [*(f"{OPENING} {thing}" for thing in alone), ""]
+    made = {_prompt_of(group): group for group in groups}
+    alone = things or list(dict.fromkeys(phrase for phrases in several.values() for phrase in phrases))
+    return several | made, [*(_prompt_of([thing]) for thing in alone), ""]
+
+
+def _prompt_of(things: Sequence[str]) -> str:
+    *before, last = (with_article(thing) for thing in things)
+    return f"{OPENING} {', '.join(before)} and {last}" if before else f"{OPENING} {last}"

@@ -28,7 +28,7 @@ from ...host.models.layouts import Transformer
 from ...host.models.taps import Taps
 from ...training.loop import Run, Watch
 from ...training.settings import Progress, Settings
-from .guide import PROMPT, attention_to
+from .guide import CompositionError, maps_of, points_of
 from .lessons import Lesson
 
 TARGETS = ("keys", "keys, queries and values")
@@ -61,9 +61,11 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class Batch:
-    """sigma: the noise level; x: noisy latents at it, one tensor for each of the prompts that are asked, and of those that are kept."""
+    """percent: of sampling; own: whether latents are what the model itself comes to; asked, kept: prompts, each with a noise and a latent
+    that is noise as well."""
 
-    sigma: float
+    percent: float
+    own: bool
     asked: tuple[tuple[int, Tensor], ...]
     kept: tuple[tuple[int, Tensor], ...]
 
@@ -87,29 +89,33 @@ class Trainer:
         def share() -> float:
             return float(torch.rand((), generator=generator, device=generator.device))
 
+        def noises(prompts: list[int]) -> tuple[tuple[int, Tensor], ...]:
+            return tuple((i, torch.randn(2, *self.shape, generator=generator, device=generator.device)) for i in prompts)
+
         settings = self.settings
         percent = settings.first + (settings.last - settings.first) * share()
         own = share() < settings.own
-        sigma = self._sigma(percent)
-        asked = tuple((i, self._noisy(i, percent, own, generator)) for i in some(self.asked, settings.prompts))
-        kept = tuple((i, self._noisy(i, percent, own, generator)) for i in some(self.kept, 1 if settings.keep > 0 else 0))
-        return Batch(sigma, asked, kept)
+        asked = noises(some(self.asked, settings.prompts))
+        return Batch(percent, own, asked, noises(some(self.kept, 1 if settings.keep > 0 else 0)))
 
     def _sigma(self, percent: float) -> float:
         sampling = self.practice.sampling
         return min(float(sampling.percent_to_sigma(percent)), float(sampling.sigma_max))
 
     @torch.no_grad()
-    def _noisy(self, prompt: int, percent: float, own: bool, generator: torch.Generator) -> Tensor:
+    def _noisy(self, prompt: int, noises: Tensor, percent: float, own: bool) -> Tensor:
         """Latents at that level: noise on noise, as published, or what the model comes to in a few steps with this prompt."""
-        sampling = self.practice.sampling
-        noise, latent = (torch.randn(self.shape, generator=generator, device=generator.device) for _ in range(2))
+        sampling, (noise, latent) = self.practice.sampling, noises
         if not own:
             return sampling.noise_scaling(torch.tensor(self._sigma(percent)), noise, latent, False)
         first = self.settings.first
         count = max(1, round(WAY * (percent - first) / max(self.settings.last - first, 1e-6)))
         path = [self._sigma(first + (percent - first) * i / count) for i in range(count + 1)]
-        x = sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(latent), first <= 0)
+        return self._walked(prompt, sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(latent), first <= 0), path)
+
+    @torch.no_grad()
+    def _walked(self, prompt: int, x: Tensor, path: Sequence[float]) -> Tensor:
+        """What becomes of x, at the first of these noise levels, at the last one (Euler's method)."""
         with self.lora.attached(self.dm):
             for high, low in itertools.pairwise(path):
                 clean = self.practice.predict(str(prompt), x, high)
@@ -117,27 +123,23 @@ class Trainer:
         return x
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        settings = self.settings
-        apart, seen = zip(*(self._objects(i, x, batch.sigma) for i, x in batch.asked), strict=True)
+        settings, sigma = self.settings, self._sigma(batch.percent)
+        asked, kept = ([(i, self._noisy(i, noises, batch.percent, batch.own)) for i, noises in some] for some in (batch.asked, batch.kept))
+        apart, seen = zip(*(self._objects(i, x, sigma) for i, x in asked), strict=True)
         figures = {"separate": torch.stack(apart).mean(), "enhance": torch.stack(seen).mean()}
         total = settings.separate * figures["separate"] + settings.enhance * figures["enhance"]
-        if batch.kept:
-            figures["kept"] = torch.stack([self._departure(i, x, batch.sigma) for i, x in batch.kept]).mean()
+        if kept:
+            figures["kept"] = torch.stack([self._departure(i, x, sigma) for i, x in kept]).mean()
             total = total + settings.keep * figures["kept"]
         return total, figures
 
     def _objects(self, prompt: int, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         named = self.lessons[prompt].named
         assert named is not None
-        points = [PROMPT, *(point for layer in self.layers for point in layer.points)]
-        with (
-            self.lora.attached(self.dm),
-            Taps(self.dm, points, x.shape, stop_gradient=True) as taps,
-            torch.enable_grad(),
-        ):  # taps read after it
+        taps = Taps(self.dm, points_of(self.layers), x.shape, stop_gradient=True)
+        with self.lora.attached(self.dm), taps, torch.enable_grad():  # taps read after the LoRA has acted
             self.practice.predict(str(prompt), x, sigma, taps)
-        words = losses.means(named.phrases[None]).expand(len(x), -1, -1).to(x.device)
-        maps = attention_to({name: f.float() for name, f in taps.features.items()}, self.layers, x.shape, words)
+        maps = maps_of({name: feature.float() for name, feature in taps.features.items()}, named, self.layers, x.shape)
         present = torch.ones(maps.shape[:2], dtype=torch.bool, device=x.device)
         return losses.separate(maps, present).mean(), losses.enhance(maps, present).mean()
 
@@ -154,13 +156,9 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.settings.seed)
         device = next(self.dm.parameters()).device
         noise = torch.randn(self.shape[1:], generator=generator)[None].to(device)
-        path = [self._sigma(i / SHOWN_STEPS) for i in range(SHOWN_STEPS)]
-        x = clean = self.practice.sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(noise), True)
-        with self.lora.attached(self.dm):
-            for high, low in itertools.pairwise([*path, 0.0]):
-                clean = self.practice.predict(str(self.asked[0]), x, high)
-                x = clean + (x - clean) * (low / high)
-        return clean
+        path = [*(self._sigma(i / SHOWN_STEPS) for i in range(SHOWN_STEPS)), 0.0]
+        x = self.practice.sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(noise), True)
+        return self._walked(self.asked[0], x, path)
 
 
 def targets_of(model: ModelPatcher, targets: str) -> list[str]:
@@ -185,6 +183,11 @@ def train(
         lora = Lora(dm, targets, settings.rank, settings.seed).to(next(dm.parameters()).device)
         trainer = Trainer(practice, lessons, layers, lora, settings, latent.shape)
         run = Run(lora, work, folder)
+        if run.step > settings.steps:
+            raise CompositionError(
+                f"This was trained for {run.step} steps already, and steps says {settings.steps}: ask for as many or more, or take "
+                "another seed."
+            )
         around = partial(passes.differentiable, dm, passes.Settings(copying=isinstance(family.layout, Transformer)))
 
         def watched(progress: Progress) -> None:

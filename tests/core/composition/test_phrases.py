@@ -18,6 +18,8 @@ from freesteer.core.composition.phrases import noun_phrases
         ("the man wearing a hat and the dogs", ["man", "hat", "dogs"]),
         ("a cat sitting next to a dog", ["cat", "dog"]),
         ("a running dog", ["running dog"]),
+        ("a very big dog and a cat", ["very big dog", "cat"]),
+        ("a left shoe, an iron sewing machine and a red flying saucer", ["left shoe", "iron sewing machine", "red flying saucer"]),
         ("a glass, a red bus and a cactus", ["glass", "red bus", "cactus"]),
         ("cat and dog", ["cat", "dog"]),
         ("cat, dog and bird on grass", ["cat", "dog", "bird"]),

@@ -61,6 +61,16 @@ def test_words_are_found_in_order_and_each_time(clip):
     assert marks.phrases.shape[1] == len(marks.special) == clip.length(text)
 
 
+@pytest.mark.parametrize("text", ["a beautiful man and a woman", "a gift for a man and a woman"])
+def test_tokens_of_one_encoder_are_not_taken_for_those_of_another(text):
+    """T5 has CLIP's number of "man" for "beautiful", and that of "boy" for "gift"."""
+    make, length = TOKENIZERS["Flux"]
+    clip = Clip(make(), length)
+    for phrase in ("man", "boy"):
+        marks = found(clip, text.replace("man and", f"{phrase} and"), phrase)
+        assert marks.phrases.sum() == 1
+
+
 def test_a_phrase_at_the_beginning_is_found_as_in_the_middle(clip):
     first, later = found(clip, "red ball on grass", "red ball"), found(clip, "on grass a red ball", "red ball")
     assert first.phrases.sum() == later.phrases.sum() > 1

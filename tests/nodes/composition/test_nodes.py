@@ -57,6 +57,15 @@ def test_objects_may_be_written(guide):
     assert phrases == "ball\nblue ring" and known(model)[0].sum(1).tolist() == [1, 2]
 
 
+def placed(phrase):
+    return (Placed(phrase, BoxPlaces(parse("0.1 0.1 0.5 0.5"))),)
+
+
+def test_words_of_a_track_stand_for_what_was_found(guide):
+    assert guide(tracks=placed("a red ball"))[2] == "blue ring\na red ball"
+    assert guide(text="a red Ball and a blue ring", tracks=placed("red ball"))[2] == "blue ring\nred ball"
+
+
 def test_a_phrase_within_another_is_looked_for_elsewhere(guide):
     (marks,) = known(guide(text="a red ball and a ball", phrases="red ball\nball")[0])
     assert not (marks[0] & marks[1]).any() and marks.sum(1).tolist() == [2, 1]

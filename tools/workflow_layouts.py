@@ -71,6 +71,12 @@ FREECONTROL_CLIP_NOTE = (
     "With your own video model, load any clip as condition, and set size and length in *Empty Clip Latent*."
 )
 
+COMPOSITION_NOTE = (
+    "Press **Run**: above, ring and heart are kept apart; below, the same noise without it. "
+    "On the right, where the model looks for each of them in the first picture below. "
+    "Then write another prompt in both texts, with two to four things in it."
+)
+
 FREECONTROL = Layout(
     places={
         "1": (0, 0, 235), "2": (0, 185, 235), "5": (280, 65, 240), "6": (280, 200, 240),  # model, prompts
@@ -251,7 +257,31 @@ FREEINIT = Layout(
     collapsed=("7", "8"),
 )  # fmt: skip
 
+COMPOSITION = Layout(
+    places={
+        "1": (0, 285, 235), "2": (0, 460, 235), "4": (0, 630, 235),  # model, negative prompt
+        "3": (290, 0, 250, 420),
+        "5": (600, 0, 210), "6": (600, 420, 210),  # samplers
+        "7": (870, -10, 140), "8": (870, 410, 140),  # decoders
+        "9": (870, 90, 220, 260), "10": (870, 500, 220, 260),
+        "11": (1150, 0, 330, 700),
+    },
+    groups={"Model": ("1", "2", "4"), "Objects": ("3",), "Draw": ("5", "6"), "Compare": ("7", "8", "9", "10"), "Look": ("11",)},
+    note=Note((0, 0, 235, 230), COMPOSITION_NOTE),
+    ways={
+        "4.clip": ((262, 412), (-26, 412)),
+        "5.negative": ((262, 566), (570, 566), (570, 300)), "6.negative": ((262, 566), (570, 566)),
+        "5.latent_image": ((262, 582), (570, 582), (570, 316)), "6.latent_image": ((262, 582), (570, 582)),
+        "6.model": ((262, 598), (570, 598)),
+        "7.vae": ((262, 800), (840, 800), (840, 30)), "8.vae": ((262, 800), (840, 800)),
+        "11.model": ((262, 832), (1122, 832), (1122, 4)), "11.clip": ((262, 816), (1122, 816), (1122, 20)), "11.vae": ((262, 800), (1122, 800), (1122, 36)),
+        "11.image": ((1122, 450), (1122, 52)),
+    },
+    collapsed=("7", "8"),
+)  # fmt: skip
+
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
     "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
+    "composition": COMPOSITION,
 }  # fmt: skip

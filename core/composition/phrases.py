@@ -45,6 +45,13 @@ def noun_phrases(prompt: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def head(phrase: str) -> str:
+    """The word that says what the thing is: "ball" of "a big red ball", "bowl" of "bowl of soup"."""
+    words = WORD.findall(phrase)
+    stop = next((i for i, word in enumerate(words) if i and word.lower() in FUNCTION_WORDS), len(words))
+    return words[stop - 1] if words else phrase
+
+
 def with_article(phrase: str) -> str:
     return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
 

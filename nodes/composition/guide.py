@@ -56,9 +56,15 @@ class SeparateAndEnhance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method", options=list(recipe.METHODS), default=DEFAULTS.method, tooltip="Separate and enhance: no two objects at one "
-                    "place, and none forgotten. Attend and excite: the peer that only raises the most neglected object.",
+                    "place, and none forgotten; what is well already stays. As published: the paper's losses, which always push. Attend "
+                    "and excite: the peer that only raises the most neglected object.",
                 ),
                 *weight_inputs(),
+                io.Float.Input(
+                    "enough", default=DEFAULTS.enough, min=0.001, max=1.0, step=0.005, advanced=True, tooltip="With how much attention "
+                    "an object is seen well enough to be left alone. Higher: more pictures are changed, also some that were right. See the "
+                    "numbers of Attention Map Preview.",
+                ),
                 io.Float.Input(
                     "boxes", default=DEFAULTS.boxes, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that "
                     "an object with a track is in its box. 0: tracks do not matter.",
@@ -82,7 +88,8 @@ class SeparateAndEnhance(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, text, phrases, strength, start_percent, end_percent, method, separate, enhance, boxes, refinements, layers,
+        cls, model, clip, text, phrases, strength, start_percent, end_percent, method, separate, enhance, enough, boxes, refinements,
+        layers,
         conditioning=None, tracks=None,
     ) -> io.NodeOutput:  # fmt: skip
         start, end = checks.percents(start_percent, end_percent)
@@ -90,7 +97,8 @@ class SeparateAndEnhance(io.ComfyNode):
         checks.choice("layers", layers, families.CHOICES)
         settings = CompositionSettings(
             checks.number("strength", strength, 0, 10), start, end, checks.whole("refinements", refinements, 1, MOST_STEPS),
-            method, weight("separate", separate), weight("enhance", enhance), weight("boxes", boxes), layers,
+            method, weight("separate", separate), weight("enhance", enhance),
+            checks.number("enough", enough, 0.001, 1), weight("boxes", boxes), layers,
         )  # fmt: skip
         objects = objects_of(text, phrases, tracks)
         positive = encoded(clip, text, conditioning)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core.attention.probabilities import attention_probabilities, mean_maps
 from ...core.composition import losses
+from ...core.composition.phrases import head
 from ...core.peekaboo import tracks
 from ...core.peekaboo.places import Places
 from ...host.models import families, prompt_tokens
@@ -22,8 +23,9 @@ from ...host.sampling.guides import Predict
 from ...host.sampling.reading import Features
 from ...host.sampling.sigma_range import SigmaRange
 
-Method = Literal["separate and enhance", "attend and excite"]
-METHODS: tuple[Method, ...] = ("separate and enhance", "attend and excite")
+Method = Literal["separate and enhance", "as published", "attend and excite"]
+METHODS: tuple[Method, ...] = ("separate and enhance", "as published", "attend and excite")
+CELLS = 8  # on each side of a grid, at least: on coarser ones two objects are always at one place
 ALIKE, TINY = 1e-2, 1e-6  # of its own norm: by so much a token of an encoded prompt differs from itself in another precision
 PROMPT = Prompt()
 
@@ -35,26 +37,29 @@ class CompositionError(ValueError):
 @dataclass(frozen=True)
 class CompositionSettings:
     """strength, start, end, refinements: see host.sampling.guides. separate, enhance, boxes: weights of the losses; those of objects
-    without a box, and of the other method, do not count."""
+    without a box, and of the other method, do not count. enough: see core.composition.losses."""
 
-    strength: float = 0.4
+    strength: float = 0.8
     start: float = 0.0
     end: float = 0.5
     refinements: int = 1
     method: Method = METHODS[0]
     separate: float = 1.0
-    enhance: float = 0.5
+    enhance: float = 1.0
+    enough: float = 0.1
     boxes: float = 1.0
     layers: families.Choice = "default"
 
 
 @dataclass(frozen=True)
 class Named:
-    """A prompt and the objects that it names. encoded: (1, tokens, channels). phrases: (objects, tokens) bool. special: (tokens,) bool,
-    those of no word (see host.models.prompt_tokens). where: of each object its box, if it has one."""
+    """A prompt and the objects that it names. encoded: (1, tokens, channels). phrases: (objects, tokens) bool; telling: of these, what
+    tells an object from the others. special: (tokens,) bool, those of no word (see host.models.prompt_tokens). where: of each object its
+    box, if it has one."""
 
     encoded: Tensor
     phrases: Tensor
+    telling: Tensor
     special: Tensor
     where: Sequence[Places | None]
 
@@ -64,10 +69,11 @@ class Named:
         own = self.encoded.shape[1]
         before = context.shape[1] - own
         if before > 0 and not context[:, :before].flatten(1).any(1).all():
-            encoded, phrases = F.pad(self.encoded, (0, 0, before, 0)), F.pad(self.phrases, (before, 0))
-            return Named(encoded, phrases, F.pad(self.special, (before, 0), value=True), self.where)
+            marks = (F.pad(mark, (before, 0)) for mark in (self.phrases, self.telling))
+            return Named(F.pad(self.encoded, (0, 0, before, 0)), *marks, F.pad(self.special, (before, 0), value=True), self.where)
         copies = max(context.shape[1] // own, 1)
-        return Named(self.encoded.repeat(1, copies, 1), self.phrases.repeat(1, copies), self.special.repeat(copies), self.where)
+        marks = (mark.repeat(1, copies) for mark in (self.phrases, self.telling))
+        return Named(self.encoded.repeat(1, copies, 1), *marks, self.special.repeat(copies), self.where)
 
     def rows(self, context: Tensor) -> Tensor:
         """Which rows of what a model is given, (rows, tokens, channels), are this prompt: (rows,) bool."""
@@ -79,10 +85,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Words:
-    """What the tokens of each row are, and where their objects are to be. phrases: (rows, objects, tokens) bool; content: (rows, tokens)
-    bool; inside: (rows, objects, F, h, w) in 0..1; boxed: (rows, objects) bool."""
+    """What the tokens of each row are, and where their objects are to be. phrases, telling: (rows, objects, tokens) bool; content: (rows,
+    tokens) bool; inside: (rows, objects, F, h, w) in 0..1; boxed: (rows, objects) bool."""
 
     phrases: Tensor
+    telling: Tensor
     content: Tensor
     inside: Tensor
     boxed: Tensor
@@ -140,15 +147,15 @@ class CompositionSession:
     _words: dict[tuple, Words] = field(default_factory=dict)
 
     def energy(self, features: Features, sigma: float) -> Tensor:
-        layers, settings = self.guide.layers, self.guide.settings
+        settings, layers = self.guide.settings, told_apart(self.guide.layers, self.shape)
         words = self.words(features[PROMPT.name][..., :-1], finest(layers, self.shape))
         if settings.method == "attend and excite":
             sharp = losses.excited(attention_to(features, layers, self.shape), words.content)
             maps = losses.sums(sharp, words.phrases)
             energy = losses.attend_and_excite(maps, words.present)
         else:
-            maps = attention_to(features, layers, self.shape, losses.means(words.phrases))
-            apart, seen = losses.separate(maps, words.present), losses.enhance(maps, words.present)
+            maps, telling = maps_of(features, words.phrases, words.telling, layers, self.shape)
+            apart, seen = objects_losses(maps, telling, words.present, settings.method, settings.enough)
             energy = settings.separate * apart + settings.enhance * seen
         return energy + settings.boxes * losses.boxes(maps, words.inside, words.boxed)
 
@@ -164,7 +171,7 @@ class CompositionSession:
     def _of_rows(self, which: Sequence[int | None], context: Tensor, size: Sequence[int]) -> Words:
         prompts, tokens = [prompt.fitted(context) for prompt in self.guide.prompts], context.shape[1]
         rows, most = len(which), max(len(prompt.phrases) for prompt in prompts)
-        phrases = torch.zeros(rows, most, tokens, dtype=torch.bool)
+        phrases, telling = torch.zeros(2, rows, most, tokens, dtype=torch.bool)
         content, boxed = torch.zeros(rows, tokens, dtype=torch.bool), torch.zeros(rows, most, dtype=torch.bool)
         inside = torch.zeros(rows, most, *size)
         for row, i in enumerate(which):
@@ -172,10 +179,11 @@ class CompositionSession:
                 continue
             prompt = prompts[i]
             phrases[row, : len(prompt.phrases)], content[row] = prompt.phrases, ~prompt.special
+            telling[row, : len(prompt.phrases)] = prompt.telling
             for number, where in enumerate(prompt.where):
                 if where is not None:
                     boxed[row, number], inside[row, number] = True, self._covered(where, row, size)
-        return Words(*(values.to(context.device) for values in (phrases, content, inside, boxed)))
+        return Words(*(values.to(context.device) for values in (phrases, telling, content, inside, boxed)))
 
     def _covered(self, where: Places, row: int, size: Sequence[int]) -> Tensor:
         """(F, h, w), of a clip, or of the frame that a row is."""
@@ -193,6 +201,13 @@ class CompositionSession:
 def points_of(layers: Sequence[TextLayer]) -> list[Readable]:
     """What `attention_to` reads."""
     return [PROMPT, *(point for layer in layers for point in layer.points)]
+
+
+def objects_losses(maps: Tensor, telling: Tensor, present: Tensor, method: Method, enough: float) -> tuple[Tensor, Tensor]:
+    """How much objects share places, and how little they are looked for, of what `maps_of` gives: each (rows,)."""
+    if method == "as published":
+        return losses.separate(maps, present), losses.enhance(maps, present)
+    return losses.apart(telling, present), losses.seen(telling, present, enough)
 
 
 def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequence[int], words: Tensor | None = None) -> Tensor:
@@ -217,11 +232,22 @@ def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequenc
     return mean_maps(maps, grids)
 
 
-def maps_of(features: Features, named: Named, layers: Sequence[TextLayer], shape: Sequence[int]) -> Tensor:
-    """The means of `attention_to` over the tokens of each object of a prompt that all rows have: (rows, objects, F, h, w)."""
-    context = features[PROMPT.name][..., :-1]
-    words = losses.means(named.fitted(context).phrases[None]).expand(len(context), -1, -1)
-    return attention_to(features, layers, shape, words.to(context.device))
+def maps_of(features: Features, phrases: Tensor, telling: Tensor, layers: Sequence[TextLayer], shape: Sequence[int]) -> Sequence[Tensor]:
+    """The means of `attention_to` over the tokens of each phrase, and over those that tell it from the others, both (1 or rows, objects,
+    tokens) bool: each (rows, objects, F, h, w)."""
+    words = losses.means(torch.cat([phrases, telling], 1)).to(features[PROMPT.name].device)
+    return attention_to(features, layers, shape, words.expand(len(features[PROMPT.name]), -1, -1)).chunk(2, 1)
+
+
+def maps_of_prompt(features: Features, named: Named, layers: Sequence[TextLayer], shape: Sequence[int]) -> Sequence[Tensor]:
+    """`maps_of` a prompt that all rows have."""
+    own = named.fitted(features[PROMPT.name][..., :-1])
+    return maps_of(features, own.phrases[None], own.telling[None], layers, shape)
+
+
+def told_apart(layers: Sequence[TextLayer], shape: Sequence[int]) -> Sequence[TextLayer]:
+    """Those whose grids tell places apart."""
+    return [layer for layer in layers if min(layer.grid(shape)[-2:]) >= CELLS] or layers
 
 
 def finest(layers: Sequence[TextLayer], shape: Sequence[int]) -> tuple[int, int, int]:
@@ -246,7 +272,21 @@ def name_objects(clip: Any, text: str, encoded: Tensor, phrases: Sequence[str], 
         if around or not marks[i].any():
             other = phrases[(around or longer)[0]]
             raise CompositionError(f"{phrase!r} is in the prompt only as a part of {other!r}: leave one of them out.")
-    return Named(encoded[:1], marks, found.special, [(where or {}).get(phrase) for phrase in phrases])
+    return Named(encoded[:1], marks, _telling(clip, text, phrases, marks), found.special, [(where or {}).get(phrase) for phrase in phrases])
+
+
+def _telling(clip: Any, text: str, phrases: Sequence[str], marks: Tensor) -> Tensor:
+    """What tells each phrase from the others, of its tokens (phrases, tokens) bool: its noun, or where others have the same, the rest."""
+    nouns = [head(phrase).casefold() for phrase in phrases]
+    found = []
+    for phrase, noun, mark in zip(phrases, nouns, marks, strict=True):
+        try:
+            own = prompt_tokens.locate(clip, text, [head(phrase)], marks.shape[1]).phrases[0] & mark
+        except prompt_tokens.PhraseError:  # its tokens differ within the phrase
+            own = torch.zeros_like(mark)
+        chosen = own if nouns.count(noun) == 1 else mark & ~own
+        found.append(chosen if chosen.any() else mark)
+    return torch.stack(found)
 
 
 def attach(model: ModelPatcher, prompts: Sequence[Named], settings: CompositionSettings) -> ModelPatcher:

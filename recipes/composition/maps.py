@@ -8,7 +8,7 @@ from ...host.models import families
 from ...host.models.attention_sites import text_layers
 from ...host.sampling import probe
 from ...host.sampling.reading import Features
-from .guide import Named, maps_of, points_of
+from .guide import Named, maps_of_prompt, points_of
 
 
 def maps_of_picture(
@@ -20,7 +20,7 @@ def maps_of_picture(
     found: list[Tensor] = []
 
     def visit(level: int, features: Features, clean: Tensor) -> None:
-        found.append(maps_of(features, named, chosen, latent.shape).cpu())
+        found.append(maps_of_prompt(features, named, chosen, latent.shape)[0].cpu())
 
     probe.inspect(model, points_of(chosen), positive, latent, sigmas, seed, 1, visit)
     return torch.stack(found)

@@ -18,7 +18,6 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...core.composition import losses
 from ...host.adapters.lora import Lora
 from ...host.adapters.practice import Practice, practise
 from ...host.gradients import passes
@@ -28,7 +27,7 @@ from ...host.models.layouts import Transformer
 from ...host.models.taps import Taps
 from ...training.loop import Run, Watch
 from ...training.settings import Progress, Settings
-from .guide import CompositionError, maps_of, points_of
+from .guide import METHODS, CompositionError, Method, maps_of_prompt, objects_losses, points_of, told_apart
 from .lessons import Lesson
 
 TARGETS = ("keys", "keys, queries and values")
@@ -51,7 +50,9 @@ class LoraSettings:
     first: float = 0.0
     last: float = 0.5
     separate: float = 1.0
-    enhance: float = 0.5
+    enhance: float = 1.0
+    enough: float = 0.1
+    method: Method = METHODS[0]
     keep: float = 1.0
     own: float = 0.5
     targets: str = TARGETS[0]
@@ -139,9 +140,11 @@ class Trainer:
         taps = Taps(self.dm, points_of(self.layers), x.shape, stop_gradient=True)
         with self.lora.attached(self.dm), taps, torch.enable_grad():  # taps read after the LoRA has acted
             self.practice.predict(str(prompt), x, sigma, taps)
-        maps = maps_of({name: feature.float() for name, feature in taps.features.items()}, named, self.layers, x.shape)
+        features = {name: feature.float() for name, feature in taps.features.items()}
+        maps, telling = maps_of_prompt(features, named, told_apart(self.layers, x.shape), x.shape)
         present = torch.ones(maps.shape[:2], dtype=torch.bool, device=x.device)
-        return losses.separate(maps, present).mean(), losses.enhance(maps, present).mean()
+        apart, seen = objects_losses(maps, telling, present, self.settings.method, self.settings.enough)
+        return apart.mean(), seen.mean()
 
     def _departure(self, prompt: int, x: Tensor, sigma: float) -> Tensor:
         """|eps - eps_frozen|^2"""

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import statistics
+from functools import partial
 
 import pytest
 import torch
@@ -57,6 +59,30 @@ def test_enhance(maps):
         assert float(loss) == pytest.approx(1 - min(peak(row[i]) for i in there(present)), abs=1e-12)
 
 
+def test_apart(maps):
+    found = losses.apart(maps, PRESENT)
+    for row, present, loss in zip(maps, PRESENT, found, strict=True):
+        flat = [[place for frame in volume for line in blurred(frame.tolist()) for place in line] for volume in row]
+        alike = (statistics.correlation(flat[i], flat[j]) for i, j in itertools.combinations(there(present), 2))
+        assert float(loss) == pytest.approx(sum(max(0.0, each) for each in alike), abs=1e-5)
+
+
+@pytest.mark.parametrize("enough", [0.5, 0.9, 2.0])
+def test_seen(maps, enough):
+    found = losses.seen(maps, PRESENT, enough)
+    for row, present, loss in zip(maps, PRESENT, found, strict=True):  # a fortieth of 30 places is one
+        wanted = sum(max(0.0, 1 - float(row[i].max()) / enough) for i in there(present))
+        assert float(loss) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_what_is_apart_and_seen_costs_nothing():
+    maps = torch.zeros(1, 2, 1, 8, 8)
+    maps[0, 0, 0, 1:3, 1:3], maps[0, 1, 0, 5:7, 5:7] = 0.3, 0.2
+    both = torch.ones(1, 2, dtype=torch.bool)
+    assert losses.apart(maps, both) == 0 and losses.seen(maps, both, 0.2) == 0
+    assert losses.apart(maps.flip(1) + maps, both) == pytest.approx(1.0, abs=1e-5) and losses.seen(maps, both, 0.3) > 0
+
+
 def test_attend_and_excite(maps):
     content = torch.tensor([[True, True, True, False]] * 3)
     sharp = losses.excited(maps, content)
@@ -87,7 +113,7 @@ def test_phrases_are_means_or_sums_of_their_tokens(maps):
 
 
 def test_nothing_present_costs_nothing(maps):
-    for loss in (losses.separate, losses.enhance, losses.attend_and_excite):
+    for loss in (losses.separate, losses.enhance, losses.apart, partial(losses.seen, enough=0.5), losses.attend_and_excite):
         assert loss(maps, NOTHING).eq(0).all()
     assert losses.boxes(maps, maps, NOTHING).eq(0).all()
 

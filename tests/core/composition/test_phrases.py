@@ -2,7 +2,7 @@
 
 import pytest
 from freesteer.benchmarks.playground.playground import prompts
-from freesteer.core.composition.phrases import noun_phrases
+from freesteer.core.composition.phrases import head, noun_phrases
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,13 @@ from freesteer.core.composition.phrases import noun_phrases
 )  # fmt: skip
 def test_what_a_prompt_names(prompt, wanted):
     assert noun_phrases(prompt) == wanted
+
+
+@pytest.mark.parametrize(
+    ("phrase", "wanted"), [("red ball", "ball"), ("bowl of soup", "bowl"), ("cat", "cat"), ("left shoe", "shoe"), ("of", "of"), ("", "")]
+)  # fmt: skip
+def test_the_word_that_says_what_a_thing_is(phrase, wanted):
+    assert head(phrase) == wanted
 
 
 def test_two_and_three_objects_of_the_playground():

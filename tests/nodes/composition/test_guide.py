@@ -22,7 +22,7 @@ from torch import Tensor
 from ..conftest import tiny
 
 SPOKEN = [name for name in tiny.RECIPES if name != "SVD"]  # which has no prompt of words
-SETTINGS = CompositionSettings(strength=0.3, end=1.0)
+SETTINGS = CompositionSettings(strength=0.3, end=1.0, enough=1.0)  # so that there always is something to do
 BOX = BoxPlaces(Track(torch.zeros(1), torch.tensor([[0.0, 0.0, 0.5, 1.0]])))
 
 
@@ -33,7 +33,9 @@ def named(made, boxed: bool = False) -> Named:
     phrases[0, 1], phrases[1, 2:4] = True, True
     special = torch.zeros(encoded.shape[1], dtype=torch.bool)
     special[0] = True
-    return Named(encoded, phrases, special, [BOX if boxed else None, None])
+    telling = phrases.clone()
+    telling[1, 2] = False
+    return Named(encoded, phrases, telling, special, [BOX if boxed else None, None])
 
 
 def steered(made, model=None, prompt: Named | None = None, **settings):
@@ -67,7 +69,7 @@ def test_maps_are_what_attention_pays_to_the_prompt(family, monkeypatch):
     """Of all layers; those of a U-Net's decoder differ in their grids, so the last one is looked at."""
     made = tiny.build(family)
     known = families.family_of(made.model)
-    layers = text_layers(known, made.model.model.diffusion_model, "all decoder")
+    layers = recipe.told_apart(text_layers(known, made.model.model.diffusion_model, "all decoder"), made.latent.shape)
     seen, found = Seen(made.positive[0][0].shape[1], known.text == "joint"), []
     before = recipe.attention_to
 
@@ -205,6 +207,25 @@ def test_other_packs_attention_stays_in_place():
     model.model_options["transformer_options"] = {**model.model_options.get("transformer_options", {}), OVERRIDE: override}
     torch.testing.assert_close(made.sample(steered(made, model)), made.sample(steered(made)), rtol=1e-3, atol=1e-3)
     assert calls
+
+
+def test_what_is_well_already_is_left_as_it_is():
+    made = tiny.build("SD 1.5", True)
+    plain = made.sample()
+    torch.testing.assert_close(made.sample(steered(made, separate=0.0, enough=1e-6)), plain, rtol=0, atol=2e-3)  # another kernel
+    assert (made.sample(steered(made, separate=0.0, enough=1.0)) - plain).abs().max() > 1e-2
+
+
+def test_zeros_before_a_prompt_are_no_part_of_it():
+    """As Flux.2 is given its prompts."""
+    made = tiny.build("Flux", True)
+    given = made.positive[0][0]
+    context = torch.nn.functional.pad(given, (0, 0, 7, 0)).repeat(2, 1, 1)
+    assert named(made).rows(context).tolist() == [True, True]
+    fitted = named(made).fitted(context)
+    assert torch.equal(fitted.phrases[:, 7:], named(made).phrases) and not fitted.phrases[:, :7].any() and fitted.special[:7].all()
+    longer = dataclasses.replace(made, positive=[[context[:1], made.positive[0][1]]])
+    assert (longer.sample(steered(longer, prompt=named(made))) - longer.sample()).abs().max() > 1e-2
 
 
 def test_a_clip_in_the_batch_and_several_steps():

@@ -42,7 +42,8 @@ ABLATIONS = {
     "separate alone": replace(OURS, enhance=0.0),
     "enhance alone": replace(OURS, separate=0.0),
     "first quarter": replace(OURS, end=0.25),
-    "until 80 %": replace(OURS, end=0.8),
+    "first half": replace(OURS, end=0.5),
+    "to the end": replace(OURS, end=1.0),
     "coarse grid": replace(OURS, layers="coarse"),
     "fine grid": replace(OURS, layers="fine"),
 }

@@ -23,7 +23,8 @@ def prompts(count: int, objects: int) -> list[tuple[str, list[Name], str]]:
     for i in range(count):
         names = [drawn.name(i, s) for s in range(objects)]
         ground = drawn.ground(i)
-        text = " and ".join(f"{article(colour)} {colour} {shape}" for colour, shape in names)
+        *before, last = (f"{article(colour)} {colour} {shape}" for colour, shape in names)
+        text = f"{', '.join(before)} and {last}" if before else last
         result.append((f"{text} {PLACES[ground]}", names, ground))
     return result
 

@@ -51,8 +51,8 @@ class SeparateAndEnhance(io.ComfyNode):
                     "start_percent", default=DEFAULTS.start, min=0.0, max=1.0, step=0.01, tooltip="When it begins, as a part of sampling.",
                 ),
                 io.Float.Input(
-                    "end_percent", default=DEFAULTS.end, min=0.0, max=1.0, step=0.01, tooltip="When it ends. Objects find their places in "
-                    "the first half; later steps cost time and change little.",
+                    "end_percent", default=DEFAULTS.end, min=0.0, max=1.0, step=0.01, tooltip="When it ends. Objects find their places "
+                    "early; the last steps cost time and change little.",
                 ),
                 io.Combo.Input(
                     "method", options=list(recipe.METHODS), default=DEFAULTS.method, tooltip="Separate and enhance: no two objects at one "

@@ -41,7 +41,7 @@ class CompositionSettings:
 
     strength: float = 0.8
     start: float = 0.0
-    end: float = 0.5
+    end: float = 0.7
     refinements: int = 1
     method: Method = METHODS[0]
     separate: float = 1.0

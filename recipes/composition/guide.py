@@ -69,11 +69,11 @@ class Named:
         own = self.encoded.shape[1]
         before = context.shape[1] - own
         if before > 0 and not context[:, :before].flatten(1).any(1).all():
-            marks = (F.pad(mark, (before, 0)) for mark in (self.phrases, self.telling))
-            return Named(F.pad(self.encoded, (0, 0, before, 0)), *marks, F.pad(self.special, (before, 0), value=True), self.where)
+            phrases, telling = (F.pad(mark, (before, 0)) for mark in (self.phrases, self.telling))
+            return Named(F.pad(self.encoded, (0, 0, before, 0)), phrases, telling, F.pad(self.special, (before, 0), value=True), self.where)
         copies = max(context.shape[1] // own, 1)
-        marks = (mark.repeat(1, copies) for mark in (self.phrases, self.telling))
-        return Named(self.encoded.repeat(1, copies, 1), *marks, self.special.repeat(copies), self.where)
+        phrases, telling = (mark.repeat(1, copies) for mark in (self.phrases, self.telling))
+        return Named(self.encoded.repeat(1, copies, 1), phrases, telling, self.special.repeat(copies), self.where)
 
     def rows(self, context: Tensor) -> Tensor:
         """Which rows of what a model is given, (rows, tokens, channels), are this prompt: (rows,) bool."""

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 
+LOUDER = 2.0**12  # a gradient is so much larger within the model than outside: half precision would lose it otherwise
+
+
 class AdapterError(ValueError):
     """Written for the user: why a layer of this model cannot be trained."""
 
 
 class Lora(nn.Module):
-    """A and B of each layer in `targets`, paths of linear layers below the diffusion model. At first B is 0, and nothing is changed."""
+    """A and B of each layer in `targets`, paths of linear layers below the diffusion model. At first B is 0, and nothing is changed. What
+    the loss is made of has to go through `louder`."""
 
     def __init__(self, diffusion_model: nn.Module, targets: Sequence[str], rank: int, seed: int = 0) -> None:
         super().__init__()
@@ -31,6 +35,8 @@ class Lora(nn.Module):
                 raise AdapterError(f"rank is {rank}, and layer {path} is only {min(wide, narrow)} wide: choose a smaller one.")
             self.down.append(nn.Parameter(torch.randn(rank, wide, generator=generator) / wide**0.5))
             self.up.append(nn.Parameter(torch.zeros(narrow, rank)))
+        for weight in self.parameters():
+            weight.register_hook(lambda gradient: gradient / LOUDER)
 
     @contextmanager
     def attached(self, diffusion_model: nn.Module) -> Iterator[None]:
@@ -50,6 +56,12 @@ class Lora(nn.Module):
             name = f"diffusion_model.{path}"
             found |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(float(len(down)))}
         return found
+
+
+def louder(values: Tensor) -> Tensor:
+    """The same float32 values, of a model with a Lora, in the same graph: their gradient is LOUDER times as large from here on."""
+    values.register_hook(lambda gradient: gradient * LOUDER)
+    return values
 
 
 def _added(down: Tensor, up: Tensor):

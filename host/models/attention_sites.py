@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .families import Choice, Family
 from .layouts import UNet
-from .taps import Attended, Grid, Point
+from .taps import Attended, Grid, Point, grid_of
 
 Kind = Literal["space", "text", "time", "text in time", "joint"]
 
@@ -31,8 +31,7 @@ class Site:
     pad_to: int = 1
 
     def grid(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
-        """Tokens along each axis that the patch has."""
-        return tuple(-(-size // cells) for size, cells in zip(latent_shape[-len(self.patch) :], self.patch, strict=True))
+        return grid_of(self.patch, latent_shape)
 
 
 def sites(family: Family, diffusion_model: nn.Module) -> list[Site]:

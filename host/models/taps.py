@@ -44,7 +44,7 @@ class Point:
 
     def grid(self, latent_shape: Sequence[int]) -> Grid | None:
         """Token grid (h, w) or (t, h, w) for the shape of the diffusion model's input; models pad odd sizes up."""
-        return None if self.patch is None else _grid(self.patch, latent_shape)
+        return None if self.patch is None else grid_of(self.patch, latent_shape)
 
     def image_tokens(self, projected: Tensor, grid: Grid | None) -> Tensor:
         """The part (rows, tokens, channels) of a projection's output that belongs to this point."""
@@ -77,7 +77,7 @@ class Attended:
     pad_to: int = 1
 
     def grid(self, latent_shape: Sequence[int]) -> Grid:
-        return _grid(self.patch, latent_shape)
+        return grid_of(self.patch, latent_shape)
 
     def keys_and_queries(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor | None:
         """Of an attention in this module, unless it is over the image alone. q, k: (rows, tokens, heads * channels), or (rows, heads,
@@ -106,7 +106,8 @@ class Prompt:
         return None
 
 
-def _grid(patch: Grid, latent_shape: Sequence[int]) -> Grid:
+def grid_of(patch: Grid, latent_shape: Sequence[int]) -> Grid:
+    """Tokens along each axis that the patch has; models pad odd sizes up."""
     return tuple(math.ceil(size / cells) for size, cells in zip(latent_shape[-len(patch) :], patch, strict=True))
 
 

@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...host.adapters.lora import Lora
+from ...host.adapters.lora import Lora, louder
 from ...host.adapters.practice import Practice, practise
 from ...host.gradients import passes
 from ...host.models import families
@@ -140,7 +140,7 @@ class Trainer:
         taps = Taps(self.dm, points_of(self.layers), x.shape, stop_gradient=True)
         with self.lora.attached(self.dm), taps, torch.enable_grad():  # taps read after the LoRA has acted
             self.practice.predict(str(prompt), x, sigma, taps)
-        features = {name: feature.float() for name, feature in taps.features.items()}
+        features = {name: louder(feature.float()) if feature.requires_grad else feature for name, feature in taps.features.items()}
         maps, telling = maps_of_prompt(features, named, told_apart(self.layers, x.shape), x.shape)
         present = torch.ones(maps.shape[:2], dtype=torch.bool, device=x.device)
         apart, seen = objects_losses(maps, telling, present, self.settings.method, self.settings.enough)
@@ -151,7 +151,7 @@ class Trainer:
         with torch.no_grad():
             frozen = self.practice.predict(str(prompt), x, sigma)
         with self.lora.attached(self.dm):
-            own = self.practice.predict(str(prompt), x, sigma)
+            own = louder(self.practice.predict(str(prompt), x, sigma))
         return ((own - frozen) / sigma).square().mean()
 
     def picture(self) -> Tensor:

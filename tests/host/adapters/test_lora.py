@@ -4,8 +4,9 @@ import comfy.sample
 import comfy.sd
 import pytest
 import torch
-from freesteer.host.adapters.lora import AdapterError, Lora
+from freesteer.host.adapters.lora import AdapterError, Lora, louder
 from freesteer.host.adapters.practice import practise
+from freesteer.host.gradients import passes
 from freesteer.host.models import families
 from freesteer.tests.host import tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
@@ -83,3 +84,22 @@ def test_a_practice_predicts_what_the_sampler_would(family):
     torch.testing.assert_close(found.detach(), without, rtol=1e-3, atol=1e-3 * float(without.std()))
     assert not torch.equal(plain, without)
     assert fingerprint(model.model) == before
+
+
+def test_half_precision_does_not_lose_a_small_gradient():
+    """Of a loss as small as one over many tokens."""
+    found = []
+    for dtype in (torch.float32, torch.float16):
+        model = tiny.build("SD 1.5", True, dtype)
+        lora, dm = filled(model), model.model.model.diffusion_model
+
+        def body(practice, lora=lora, dm=dm):
+            x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(2))
+            with passes.differentiable(dm, passes.Settings()), lora.attached(dm), torch.enable_grad():
+                (1e-3 * louder(practice.predict("0", x, 0.7)).square().mean()).backward()
+            found.append(torch.cat([weight.grad.flatten() for weight in lora.parameters()]))
+
+        with torch.inference_mode():
+            latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
+            practise(model.model, {"0": model.positive, "1": model.negative}, latent, body)
+    assert (found[1] - found[0]).norm() < 0.02 * found[0].norm()

@@ -16,9 +16,9 @@ from . import scenes
 Name = tuple[str, str]
 
 
-def prompts(count: int, objects: int) -> list[tuple[str, list[Name], str]]:
+def prompts(count: int, objects: int, seed: int = 0) -> list[tuple[str, list[Name], str]]:
     """Held-out prompts: text, (colour, shape) of each object, background."""
-    drawn = world.sample_scenes(count, torch.Generator().manual_seed(scenes.HELD_OUT + objects))
+    drawn = world.sample_scenes(count, torch.Generator().manual_seed(scenes.HELD_OUT + objects + 10 * seed))
     result = []
     for i in range(count):
         names = [drawn.name(i, s) for s in range(objects)]
@@ -71,10 +71,12 @@ def main() -> None:
     count = 50 if parser.parse_args().quick else 400
     parts, network = models.load(), referee.load()
     plain, augmented = (train_referee.measure(network, 2 * count, a) for a in (False, True))
+    decoded = train_referee.measure(network, count, vae=parts[2])
     figures: dict[str, object] = {
         "vae_psnr": psnr(parts[2], count // 2),
         "referee_clean": min(plain["ground"], plain["objects"]),
         "referee_augmented": min(augmented["ground"], augmented["objects"]),
+        "referee_decoded": min(decoded["ground"], decoded["objects"]),
     }
     for objects, name in ((1, "one_object"), (2, "two_objects")):
         kinds = score(objects, count, network, parts)

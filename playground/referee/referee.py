@@ -1,6 +1,7 @@
 """The referee: a small segmenter of the drawn world that says what a picture shows and where.
 
-Trained on renders only (`train_referee`), never on generated pictures, and never used in training the generator.
+Trained on renders, half of them as the autoencoder gives them back (`train_referee`), never on generated pictures, and never used in
+training the generator.
 """
 
 from dataclasses import dataclass

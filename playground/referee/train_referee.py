@@ -1,19 +1,22 @@
 """Trains the referee on augmented renders, and measures it on held-out ones.
 
-A second one goes on from there with frames of clips: turned, growing and shrinking things look otherwise than those of pictures.
+Half of them went through the autoencoder: models draw nothing sharper, and who knows only sharp ones takes every sixth star for something
+else. A second referee goes on from there with frames of clips: turned, growing and shrinking things look otherwise than those of pictures.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
+import comfy.sd
 import torch
 import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from ...core.measures.masks import overlap
+from ...training.files import save_whole
 from ...training.loop import Run, Watch
 from ...training.settings import Settings
 from ..world import motion, world
@@ -22,8 +25,10 @@ from .referee import Picture, Segmenter, load, look
 
 BATCH = 32
 COUNTS = (0.2, 0.35, 0.45)  # odds of one, two and three objects: the small ones of full scenes are the hard ones
+STORED = 2048  # pictures that went through the autoencoder
 OBJECT_WEIGHT = 4.0  # of the pixels of objects
 HELD_OUT = 2 * 10**9  # seeds from here on are never trained on
+Draw = Callable[[int, torch.Generator], Scenes]
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -56,24 +61,57 @@ class Named:
     colour: Tensor
     ground: Tensor
 
-
-def named_pictures(generator: torch.Generator) -> Named:
-    """The batch of one step."""
-    return named(world.sample_scenes(BATCH, generator, COUNTS), generator)
+    def __getitem__(self, index: Tensor) -> "Named":
+        return Named(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
-def named_frames(generator: torch.Generator) -> Named:
-    """The batch of one step: a frame each of so many clips, of which every fourth is a picture after all."""
-    clips = motion.sample_clips(BATCH, generator, counts=(0.4, 0.6))
-    frames = torch.arange(BATCH) * clips.frames + torch.randint(clips.frames, (BATCH,), generator=generator)
-    return named_pictures(generator) if torch.rand((), generator=generator) < 0.25 else named(clips.scenes[frames], generator)
+def joined(parts: Sequence[Named]) -> Named:
+    return Named(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Named)))
 
 
-def named(scenes: Scenes, generator: torch.Generator) -> Named:
-    """Renders, three quarters of them augmented."""
+def named(scenes: Scenes) -> Named:
     image, masks = world.render(scenes)
-    image[: BATCH * 3 // 4] = augment(image[: BATCH * 3 // 4], generator)
     return Named(image, *targets(scenes, masks), scenes.background)
+
+
+@torch.no_grad()
+def decoded(vae: comfy.sd.VAE, images: Tensor) -> Tensor:
+    """What the autoencoder makes of pictures (B, 3, H, W)."""
+    return vae.decode(vae.encode(images.movedim(1, -1))).movedim(-1, 1).clone()
+
+
+def pictures(count: int, generator: torch.Generator) -> Scenes:
+    return world.sample_scenes(count, generator, COUNTS)
+
+
+def frames(count: int, generator: torch.Generator) -> Scenes:
+    """A frame each of so many clips, but every fourth time pictures after all."""
+    if torch.rand((), generator=generator) < 0.25:
+        return pictures(count, generator)
+    clips = motion.sample_clips(count, generator, counts=(0.4, 0.6))
+    return clips.scenes[torch.arange(count) * clips.frames + torch.randint(clips.frames, (count,), generator=generator)]
+
+
+class Batches:
+    """The batch of each step: half fresh renders of `scenes`, half of a store that went through the autoencoder; three quarters of both
+    augmented."""
+
+    def __init__(self, scenes: Draw, vae: comfy.sd.VAE, size: int, seed: int, file: Path) -> None:
+        """file: where the store is kept."""
+        self.scenes = scenes
+        if not file.exists():
+            save_whole([vars(self._stored(vae, seed + i)) for i in range(-(-size // BATCH))], file)
+        self.store = joined([Named(**part) for part in torch.load(file, weights_only=True)])
+
+    def _stored(self, vae: comfy.sd.VAE, seed: int) -> Named:
+        sharp = named(self.scenes(BATCH, torch.Generator().manual_seed(seed)))
+        return replace(sharp, image=decoded(vae, sharp.image).half())
+
+    def __call__(self, step: int, generator: torch.Generator) -> Named:
+        chosen = torch.randint(len(self.store.ground), (BATCH // 2,), generator=generator)
+        batch = joined([named(self.scenes(BATCH // 2, generator)), self.store[chosen]])
+        batch.image[BATCH // 8 : -BATCH // 8] = augment(batch.image[BATCH // 8 : -BATCH // 8], generator)
+        return batch
 
 
 def naming_loss(network: Segmenter, batch: Named) -> tuple[Tensor, dict[str, Tensor]]:
@@ -88,22 +126,23 @@ def naming_loss(network: Segmenter, batch: Named) -> tuple[Tensor, dict[str, Ten
     return shape_loss + colour_loss + 0.1 * ground_loss, {"ground": ground_loss}
 
 
-def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+def train(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     """Trains, or goes on; gives the averaged weights."""
     torch.manual_seed(seed)
-    return _train(Segmenter(), named_pictures, folder, Settings(steps, learning_rate=2e-3, seed=seed, ema=0.99, bfloat16=True), watch)
+    return _train(Segmenter(), pictures, vae, folder, Settings(steps, learning_rate=2e-3, seed=seed, ema=0.99, bfloat16=True), watch)
 
 
-def train_on_clips(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+def train_on_clips(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     """The same for the referee of clips, from the weights of the other."""
     network = load().requires_grad_(True).train()
-    return _train(network, named_frames, folder, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.99, bfloat16=True), watch)
+    return _train(network, frames, vae, folder, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.99, bfloat16=True), watch)
 
 
 def _train(
-    network: Segmenter, data: Callable[[torch.Generator], Named], folder: Path, settings: Settings, watch: Watch
+    network: Segmenter, scenes: Draw, vae: comfy.sd.VAE, folder: Path, settings: Settings, watch: Watch
 ) -> dict[str, Tensor]:
-    return Run(network, settings, folder).go(lambda step, generator: data(generator), partial(naming_loss, network), watch)
+    batches = Batches(scenes, vae, min(STORED, BATCH * settings.steps), settings.seed, folder / "decoded.pt")
+    return Run(network, settings, folder).go(batches, partial(naming_loss, network), watch)
 
 
 def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, list[bool]]:
@@ -116,13 +155,17 @@ def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, l
     return seen.background == scenes.ground(i), right
 
 
-def measure(network: Segmenter, scenes_count: int = 1000, augmented: bool = False) -> dict[str, float]:
-    """Accuracy per background and per object (colour, shape and place all right), and mean overlap, on held-out renders."""
+def measure(
+    network: Segmenter, scenes_count: int = 1000, augmented: bool = False, vae: comfy.sd.VAE | None = None
+) -> dict[str, float]:
+    """Accuracy per background and per object (colour, shape and place all right) on held-out renders, or on what `vae` makes of them."""
     generator = torch.Generator().manual_seed(HELD_OUT)
     scenes = world.sample_scenes(scenes_count, generator)
     image, masks = world.render(scenes)
     if augmented:
         image = augment(image, generator)
+    if vae is not None:
+        image = torch.cat([decoded(vae, part) for part in image.split(BATCH)])
     results = [score(seen, scenes, masks, i) for i, seen in enumerate(look(network, image))]
     objects = [r for _, right in results for r in right]
     return {

@@ -52,9 +52,11 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.
         vae = load_file(parts["vae"])
         save_file(train_diffusion.train(models.build_vae(vae), runs / stage, steps, seed, watch), parts[stage])
     elif stage == "referee":
-        save_compact(train_referee.train(models.load()[2], runs / stage, steps, seed, watch), out / "referee" / referee.WEIGHTS.name)
+        weights = train_referee.train(models.load()[2], runs / stage, steps, seed, watch)
+        save_compact(weights, out / "referee" / referee.WEIGHTS.name)
     elif stage == "clip_referee":
-        save_compact(train_referee.train_on_clips(models.load()[2], runs / stage, steps, seed, watch), out / "referee" / referee.CLIP_WEIGHTS.name)
+        weights = train_referee.train_on_clips(models.load()[2], runs / stage, steps, seed, watch)
+        save_compact(weights, out / "referee" / referee.CLIP_WEIGHTS.name)
     elif stage == "video_words":
         save_compact(video_words_train.train(runs / stage, steps, seed, watch), out / stage / video_words.WEIGHTS.name)
     elif stage in VIDEO:

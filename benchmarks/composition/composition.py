@@ -4,7 +4,8 @@ Held-out prompts of two and three objects with full names, the same noise for al
 it, the share that become right, less those that become wrong; beside it the losses as published and Attend-and-Excite (`peer`) in the same
 node, and a LoRA that is trained here on two thirds of all names (`seen`: prompts all of whose names were trained, `unseen`: none of whose
 was). `one_object`: the share of right pictures of one object over plain; `frechet`: distance of the referee's features to true renders,
-over plain; `diversity`: of pictures of one prompt, over plain; `time_ratio`: over plain sampling.
+over plain; `diversity`: of pictures of one prompt, over plain; `time_ratio`: over plain sampling. `--sheet` draws the first pictures that
+are wrong without it beside what becomes of them.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...nodes.common.previews import sheet, to_image
 from ...playground.image import models
 from ...playground.referee import referee
 from ...playground.world import world
@@ -48,8 +50,11 @@ ABLATIONS = {
     "fine grid": replace(OURS, layers="fine"),
 }
 TOGETHER = 32
+TAUGHT, LEARNT = 2, {2: 130, 3: 130}  # seed and number of the prompts to learn from; those with other names are left out
+OTHERS = 1  # seed of the prompts: those of seed 0 served to choose settings
 TRAINED = 2 / 3  # of all names of colour and shape
 RENDERS = 2000
+SHOWN = 8  # prompts of a sheet
 SEEDS = 8  # of one prompt, for diversity
 
 Job = tuple[str, list[Name], str]
@@ -69,6 +74,7 @@ class Way:
 class Drawn:
     outcomes: list[str] = field(default_factory=list)
     seen: list[np.ndarray] = field(default_factory=list)
+    pictures: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -104,6 +110,7 @@ class Bench:
             seen = referee.look(self.network, pictures)
             drawn.outcomes += [outcome(s, names, ground) for s, (_, names, ground) in zip(seen, part, strict=True)]
             drawn.seen.append(features(self.network, pictures))
+            drawn.pictures += pictures.clone()
         return drawn
 
 
@@ -124,11 +131,18 @@ def trained_names() -> list[Name]:
     return [names[i] for i in order[: round(TRAINED * len(names))]]
 
 
+def taught() -> list[str]:
+    """Prompts of two and three things with trained names."""
+    known = set(trained_names())
+    drawn = [job for objects, count in LEARNT.items() for job in distinct(prompts(count, objects, TAUGHT))]
+    return [text for text, names, _ in drawn if set(names) <= known]
+
+
 def trained(bench: Bench, settings: LoraSettings) -> tuple[dict[str, Tensor], float]:
     """A LoRA, and minutes of training."""
     started = time.perf_counter()
     with torch.inference_mode():
-        learnt = lessons(bench.clip, [" ".join(name) for name in trained_names()], settings.seed)
+        learnt = lessons(bench.clip, taught(), settings.seed)
         lora, _ = train(bench.model, learnt, torch.zeros(1, 4, 16, 16), settings, None, Line("lora"))
     return lora, (time.perf_counter() - started) / 60
 
@@ -166,6 +180,12 @@ class Compared:
             found[f"time_ratio_{objects}"] = drawn.seconds / self.plain.seconds
         return found
 
+    def sheet(self, drawn: dict[str, Drawn], path: Path) -> None:
+        """The first prompts that are drawn wrongly without it, each way a column."""
+        chosen = np.flatnonzero(~self.plain.right)[:SHOWN]
+        rows = [(self.jobs[i][0], [each.pictures[i].movedim(0, -1) for each in drawn.values()]) for i in chosen]
+        to_image(sheet(rows, list(drawn))).save(path, quality=90)
+
     def by_names(self, drawn: Drawn) -> dict[str, float]:
         """Of the LoRA, where all names were trained and where none was."""
         known = set(trained_names())
@@ -175,17 +195,18 @@ class Compared:
             found[f"lora_repaired_{self.objects}_{kind}"] = repaired(drawn, self.plain, chosen)
         return found
 
-    def elsewhere(self) -> dict[str, float]:
+    def elsewhere(self, ways: dict[str, Way]) -> dict[str, float]:
         """At 8 steps, and with another sampler, each over its own plain pictures."""
         found = {}
         for name, changed in {"8_steps": {"steps": 8}, "euler": {"sampler": "euler"}}.items():
-            plain, ours = (self.bench.draw(self.jobs, replace(way, **changed)) for way in (Way(), Way(settings=OURS)))
-            found[f"repaired_{self.objects}_{name}"] = repaired(ours, plain)
+            plain = self.bench.draw(self.jobs, replace(Way(), **changed))
+            for kind, way in ways.items():
+                found[f"{kind}repaired_{self.objects}_{name}"] = repaired(self.bench.draw(self.jobs, replace(way, **changed)), plain)
         return found
 
 
 def compared(bench: Bench, objects: int, count: int, truths: int) -> Compared:
-    jobs = distinct(prompts(count, objects))
+    jobs = distinct(prompts(count, objects, OTHERS))
     plain = bench.draw(jobs, Way())
     sys.stderr.write(f"{objects} objects, plain: right {plain.right.mean():.3f} {dict(Counter(plain.outcomes))}\n")
     return Compared(bench, objects, jobs, plain, features(bench.network, renders(truths, objects)))
@@ -195,6 +216,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--ablate", action="store_true")
+    parser.add_argument("--objects", nargs="+", type=int, choices=(1, 2, 3), default=(1, 2, 3), help="of the prompts")
+    parser.add_argument("--sheet", type=Path, help="a JPEG to write, of prompts of two things")
     parser.add_argument("--lora", type=Path, help="a file: read in place of training, or written after it")
     options = parser.parse_args()
     bench, counts = Bench(), {1: 32, 2: 64, 3: 32} if options.quick else {1: 400, 2: 400, 3: 200}
@@ -206,20 +229,24 @@ def main() -> None:
         if options.lora is not None:
             save_file(lora, options.lora)
     learnt = comfy.sd.load_lora_for_models(bench.model, None, lora, 1.0, 0)[0]
-    ways = {"": Way(settings=OURS), **{name: Way(settings=peer) for name, peer in PEERS.items()}, "lora_": Way(model=learnt)}
-    for objects, count in counts.items():
-        here = compared(bench, objects, count, 200 if options.quick else RENDERS)
+    own = {"": Way(settings=OURS), "lora_": Way(model=learnt)}
+    ways = {**own, **{name: Way(settings=peer) for name, peer in PEERS.items()}}
+    for objects in options.objects:
+        here = compared(bench, objects, counts[objects], 200 if options.quick else RENDERS)
         figures[f"plain_{objects}"] = float(here.plain.right.mean())
-        drawn = {name: here.told(name, way) for name, way in ways.items()}
-        for name in ways:
+        drawn = {name: here.told(name, way) for name, way in (ways if objects > 1 else own).items()}
+        for name in drawn:
             figures |= here.figures(name, drawn[name])
+        if options.sheet is not None and objects == 2:
+            shown = {"plain": here.plain, "guided": drawn[""], "with the LoRA": drawn["lora_"]}
+            here.sheet(shown | {"Attend-and-Excite": drawn["peer_"]}, options.sheet)
         if objects > 1:
-            figures |= here.by_names(drawn["lora_"]) | here.elsewhere()
+            figures |= here.by_names(drawn["lora_"]) | here.elsewhere(own)
         for name, settings in (ABLATIONS if options.ablate and objects > 1 else {}).items():
             here.told(name, Way(settings=settings))
-    same = [job for job in distinct(prompts(4 if options.quick else 24, 2)) for _ in range(SEEDS)]
-    kinds = {name: np.concatenate(bench.draw(same, way).seen) for name, way in {"plain_": Way(), **ways}.items()}
-    figures |= {f"{name}diversity": diversity(kinds[name], SEEDS) / diversity(kinds["plain_"], SEEDS) for name in ways}
+    same = [job for job in distinct(prompts(4 if options.quick else 24, 2, OTHERS)) for _ in range(SEEDS)]
+    unlike = {name: diversity(np.concatenate(bench.draw(same, way).seen), SEEDS) for name, way in {"plain_": Way(), **own}.items()}
+    figures |= {f"{name}diversity": unlike[name] / unlike["plain_"] for name in own}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...core.attention.grouped import Part, grouped_attention, parts
-from ...core.peekaboo.places import BoxPlaces
+from ...core.boxes.places import BoxPlaces
 from ...host.models import prompt_tokens
 from ...host.sampling.sigma_range import SigmaRange
 from ...playground.image import models as image_models

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.peekaboo.tracks import Track, frame_times
+from ...core.boxes.tracks import Track, frame_times
 from ...playground.referee.clips import Clip
 from ...playground.world import motion
 from ...playground.world.captions import PLACES, article

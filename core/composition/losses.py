@@ -8,8 +8,8 @@ Separate-and-Enhance (arXiv 2312.06712), of maps M_i of the objects:
 These are never 0, so they go on moving a picture that is right. In place of them, of maps N_i of the word that tells an object from the
 others, so that what is well already stays as it is:
 
-    L_apart     =  sum over pairs i < j  max(0, r(G * N_i, G * N_j))         r: Pearson's correlation over all places
-    L_seen      =  sum_i  max(0, 1 - P_i / enough)                           P_i: mean of N_i over the places where it is highest
+    L_apart     =  sum over pairs i < j  max(0, r(G * N_i, G * N_j) + .1)    r: Pearson's correlation over all places
+    L_seen      =  sum_i  max(0, 1 - n P_i / enough)                         P_i: mean of N_i over the places where it is highest
 
 Attend-and-Excite (arXiv 2301.13826), of maps A_i, a softmax over the words of 100 times the attention:
 
@@ -30,6 +30,7 @@ from torch import Tensor
 
 SIGMA = 0.5  # of the Gaussian, in tokens
 SHARPNESS = 100.0  # of Attend-and-Excite's softmax over words
+MARGIN = 0.1  # of L_apart: without one, objects may touch
 SHARE = 1 / 40  # of all places, that an object is to be looked for at
 LEAST = 1e-6  # of a sum that is divided by
 
@@ -54,15 +55,16 @@ def apart(maps: Tensor, present: Tensor) -> Tensor:
     flat = smooth(maps).flatten(2)
     around = flat - flat.mean(2, keepdim=True)
     unit = around / (around.norm(dim=2, keepdim=True) + LEAST)
-    alike = (unit[:, first] * unit[:, second]).sum(2).clamp(min=0)
+    alike = ((unit[:, first] * unit[:, second]).sum(2) + MARGIN).clamp(min=0)
     return (alike * (present[:, first] & present[:, second])).sum(1)
 
 
 def seen(maps: Tensor, present: Tensor, enough: float) -> Tensor:
-    """L_seen: how much less than `enough` each object is looked for, where it is most."""
+    """L_seen: how much less than its part of `enough` each of n objects is looked for, where it is most."""
     places = maps.flatten(2)
     highest = places.topk(max(round(SHARE * places.shape[2]), 1), dim=2).values.mean(2)
-    return ((1 - highest / enough).clamp(min=0) * present).sum(1)
+    parts = enough / present.sum(1, keepdim=True).clamp(min=1)
+    return ((1 - highest / parts).clamp(min=0) * present).sum(1)
 
 
 def attend_and_excite(maps: Tensor, present: Tensor) -> Tensor:

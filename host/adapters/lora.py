@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-
 LOUDER = 2.0**12  # a gradient is so much larger within the model than outside: half precision would lose it otherwise
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ...core.peekaboo.places import Places
+from ...core.boxes.places import Places
 
 TRACKS = io.Custom("FREESTEER_TRACKS")
 

@@ -61,9 +61,9 @@ class SeparateAndEnhance(io.ComfyNode):
                 ),
                 *weight_inputs(),
                 io.Float.Input(
-                    "enough", default=DEFAULTS.enough, min=0.001, max=1.0, step=0.005, advanced=True, tooltip="With how much attention "
-                    "an object is seen well enough to be left alone. Higher: more pictures are changed, also some that were right. See the "
-                    "numbers of Attention Map Preview.",
+                    "enough", default=DEFAULTS.enough, min=0.001, max=1.0, step=0.005, advanced=True, tooltip="With how much attention, "
+                    "all objects together and each its part, they are seen well enough to be left alone. Higher: more pictures are "
+                    "changed, also some that were right. See the numbers of Attention Map Preview.",
                 ),
                 io.Float.Input(
                     "boxes", default=DEFAULTS.boxes, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that "

@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...core.boxes.places import Places
 from ...core.composition.phrases import noun_phrases
-from ...core.peekaboo.places import Places
 from ...host.models import families
 from ...recipes.composition.guide import CompositionSettings, Named, name_objects
 from ..common import checks

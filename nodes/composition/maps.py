@@ -6,9 +6,9 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...host.models import families
+from ...host.models.pictures import encode_pictures
 from ...host.sampling import probe
 from ...recipes.composition.maps import maps_of_picture
-from ...recipes.freecontrol.steps import encode_pictures
 from ..common import checks
 from ..common.previews import sheet
 from .inputs import ALIASES, CATEGORY, conditioning_input, encoded, layers_input, named_in, objects_of, phrases_input, text_input

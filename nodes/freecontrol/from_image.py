@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...host.models import families
 from ...host.models.memo import Memo, identity
+from ...host.models.pictures import picture_size
 from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.steps import BasisSettings
 from ..common import checks
@@ -104,7 +105,7 @@ def usual_size(model, vae, image) -> tuple[int, int]:
     """Cells (h, w) of a picture as large as the model usually draws, with the proportions of the condition."""
     cell = vae.spacial_compression_encode()
     usual = families.family_of(model).side // cell
-    height, width = recipe.picture_size(image.shape[1:3], (usual, usual), cell)
+    height, width = picture_size(image.shape[1:3], (usual, usual), cell)
     return height // cell, width // cell
 
 

@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...core.peekaboo import boxes
-from ...core.peekaboo.places import BoxPlaces, MaskPlaces
+from ...core.boxes import boxes
+from ...core.boxes.places import BoxPlaces, MaskPlaces
 from ..common import checks
 from ..common.previews import outlined
 from ..common.tracks import TRACKS, Placed, Tracks

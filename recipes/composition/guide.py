@@ -10,10 +10,10 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...core.attention.probabilities import attention_probabilities, mean_maps
+from ...core.boxes import tracks
+from ...core.boxes.places import Places
 from ...core.composition import losses
 from ...core.composition.phrases import head
-from ...core.peekaboo import tracks
-from ...core.peekaboo.places import Places
 from ...host.models import families, prompt_tokens
 from ...host.models.attention_sites import TextLayer, text_layers
 from ...host.models.frames import clip_length, pictures_per_latent
@@ -46,7 +46,7 @@ class CompositionSettings:
     method: Method = METHODS[0]
     separate: float = 1.0
     enhance: float = 1.0
-    enough: float = 0.1
+    enough: float = 0.3
     boxes: float = 1.0
     layers: families.Choice = "default"
 

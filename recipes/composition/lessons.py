@@ -7,10 +7,10 @@ from typing import Any
 
 import comfy.model_management
 
-from ...core.composition.phrases import noun_phrases, with_article, without_article
+from ...core.composition.phrases import ARTICLES, noun_phrases, with_article, without_article
 from .guide import CompositionError, Named, name_objects
 
-MOST_PROMPTS = 100
+MOST_PROMPTS = 200
 OPENING = "a photo of"
 
 
@@ -39,7 +39,8 @@ def lesson(clip: Any, prompt: str, objects: list[str] | None = None) -> Lesson:
 
 def prompts_of(lines: Sequence[str], seed: int) -> tuple[dict[str, list[str]], list[str]]:
     """Prompts of several things, and what each names; and prompts of each thing alone, with the empty one, from which guidance leads away.
-    A line that names several is a prompt as it stands; single things are put together in pairs and threes, MOST_PROMPTS at most."""
+    A line that names several is a prompt as it stands, and is also said with each of them alone; single things are put together in pairs
+    and threes, MOST_PROMPTS at most."""
     several = {line: phrases for line in lines if len(phrases := noun_phrases(line)) > 1}
     things = list(dict.fromkeys(without_article(line) for line in lines if line not in several))
     if not several and len(things) < 2:
@@ -48,8 +49,20 @@ def prompts_of(lines: Sequence[str], seed: int) -> tuple[dict[str, list[str]], l
     groups = [[things[i] for i in chosen.sample(range(len(things)), size)] for size in (2, 3) if len(things) >= size
               for _ in range(MOST_PROMPTS // 2)]  # fmt: skip
     made = {_prompt_of(group): group for group in groups}
-    alone = things or list(dict.fromkeys(phrase for phrases in several.values() for phrase in phrases))
-    return several | made, [*(_prompt_of([thing]) for thing in alone), ""]
+    alone = [each for line, phrases in several.items() for each in _alone(line, phrases)]
+    return several | made, list(dict.fromkeys([*(_prompt_of([thing]) for thing in things), *alone, ""]))
+
+
+def _alone(line: str, phrases: Sequence[str]) -> list[str]:
+    """The prompt with each of its things in place of all: "a cat and a dog on grass" gives "a cat on grass" and "a dog on grass"."""
+    low = line.lower()
+    starts = [low.find(phrase.lower()) for phrase in phrases]
+    if min(starts) < 0 or set("()[]") & set(line):  # weights would be torn apart
+        return [_prompt_of([phrase]) for phrase in phrases]
+    *before, article = line[: min(starts)].rstrip().rpartition(" ")
+    opening = "".join(before) if article.lower() in ARTICLES else line[: min(starts)]
+    rest = line[max(start + len(phrase) for start, phrase in zip(starts, phrases, strict=True)) :]
+    return [f"{opening}{with_article(phrase)}{rest}" for phrase in phrases]
 
 
 def _prompt_of(things: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ class LoraSettings:
     last: float = 0.5
     separate: float = 1.0
     enhance: float = 1.0
-    enough: float = 0.1
+    enough: float = 0.3
     method: Method = METHODS[0]
     keep: float = 1.0
     own: float = 0.5

@@ -1,14 +1,13 @@
 """The three steps of FreeControl on the host's objects: a basis from seed pictures, a structure from a picture, a guide."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -17,6 +16,7 @@ from ...core.freecontrol import semantic_basis, tints
 from ...core.freecontrol.energy import Structure, pictures_of
 from ...core.freecontrol.semantic_basis import Basis, Covariance
 from ...host.models import families
+from ...host.models.pictures import encode_pictures
 from ...host.models.taps import Point
 from ...host.sampling import probe, steering
 from ...host.sampling.reading import Features
@@ -160,25 +160,3 @@ def read_condition(
     mean = {name: values.mean(0) for name, values in seen.items()}
     weights = {name: tints.signal_to_noise(values) for name, values in seen.items()} if len(read) > 1 else None
     return replace(read[0], coordinates=mean, weights=weights).to("cpu")
-
-
-def encode_pictures(vae, image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Latents of pictures (B, H, W, 3), brought to about as many cells as `size` (h, w) has, in their own proportions.
-
-    A picture that has about that size already is not touched. One by one: some VAEs take a batch for the frames of a video.
-    """
-    cell = vae.spacial_compression_encode()
-    height, width = picture_size(image.shape[1:3], size, cell)
-    if (height, width) != image.shape[1:3]:
-        kind = "area" if height < image.shape[1] else "bicubic"
-        image = comfy.utils.common_upscale(image.movedim(-1, 1), width, height, kind, "disabled").movedim(1, -1).clamp(0, 1)
-    return torch.cat([vae.encode(picture[None]) for picture in image])
-
-
-def picture_size(own: Sequence[int], cells: tuple[int, int], cell: int) -> tuple[int, int]:
-    """(H, W) in pixels with the proportions of `own` and about the area of `cells`, in whole pairs of cells."""
-    scale = math.sqrt(math.prod(cells) * cell**2 / math.prod(own))
-    if 0.8 < scale < 1.25 and all(side % cell == 0 for side in own):
-        return own[0], own[1]
-    height, width = (max(round(side * scale / (2 * cell)), 1) * 2 * cell for side in own)
-    return height, width

@@ -13,8 +13,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...core.peekaboo import tracks
-from ...core.peekaboo.places import Places
+from ...core.boxes import tracks
+from ...core.boxes.places import Places
 from ...host.models import families
 from ...host.models.attention_sites import sites
 from ...host.models.frames import clip_length

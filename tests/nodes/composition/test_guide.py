@@ -7,9 +7,9 @@ import comfy.sample
 import pytest
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from freesteer.core.boxes.places import BoxPlaces
+from freesteer.core.boxes.tracks import Track
 from freesteer.core.composition import losses
-from freesteer.core.peekaboo.places import BoxPlaces
-from freesteer.core.peekaboo.tracks import Track
 from freesteer.host.gradients import passes, preparation
 from freesteer.host.models import families
 from freesteer.host.models.attention_sites import text_layers

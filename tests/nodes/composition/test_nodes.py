@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from freesteer.core.peekaboo.boxes import parse
-from freesteer.core.peekaboo.places import BoxPlaces
+from freesteer.core.boxes.boxes import parse
+from freesteer.core.boxes.places import BoxPlaces
 from freesteer.host.gradients.preparation import NoGradientError
 from freesteer.host.models.families import UnknownModelError
 from freesteer.host.models.prompt_tokens import PhraseError

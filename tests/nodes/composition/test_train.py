@@ -154,10 +154,24 @@ def test_prompts_are_made_of_concepts():
     prompts, singles = prompts_of(lines, 0)
     assert next(iter(prompts)) == "a blue star and a white cross" and len(prompts) == 1 + 6 + 6  # all pairs and threes, in each order
     assert prompts["a photo of a red ball and an orange ring"] == ["red ball", "orange ring"]
-    assert singles == ["a photo of a red ball", "a photo of an orange ring", "a photo of a green heart", ""]
+    things = ["a photo of a red ball", "a photo of an orange ring", "a photo of a green heart"]
+    assert singles == [*things, "a blue star", "a white cross", ""]
     many, alone = prompts_of([f"red {name}" for name in "abcdefghijklmnop"], 0)
-    assert 80 < len(many) <= 100 and len(alone) == 17
-    assert prompts_of([lines[2]], 0)[1] == ["a photo of a blue star", "a photo of a white cross", ""]
+    assert 160 < len(many) <= 200 and len(alone) == 17
+
+
+@pytest.mark.parametrize(
+    ("line", "alone"),
+    [
+        ("a cat and a dog on grass", ["a cat on grass", "a dog on grass"]),
+        ("The cat, an owl and a dog", ["a cat", "an owl", "a dog"]),
+        ("A photo of the cat and an owl at night", ["A photo of a cat at night", "A photo of an owl at night"]),
+        ("cat and dog in the snow, 4k", ["a cat in the snow, 4k", "a dog in the snow, 4k"]),
+        ("a (red cat:1.2) and a dog", ["a photo of a red cat", "a photo of a dog"]),
+    ],
+)
+def test_a_prompt_of_several_is_said_of_each_alone(line, alone):
+    assert prompts_of([line], 0)[1] == [*alone, ""]
 
 
 def test_concepts_stay_whole():

@@ -3,7 +3,7 @@
 import comfy.sample
 import pytest
 import torch
-from freesteer.core.peekaboo.boxes import BoxError
+from freesteer.core.boxes.boxes import BoxError
 from freesteer.host.models.prompt_tokens import PhraseError
 from freesteer.host.sampling import by_label
 from freesteer.nodes.common.checks import InputError

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from freesteer.core.peekaboo import tracks
-from freesteer.core.peekaboo.tracks import Track
+from freesteer.core.boxes import tracks
+from freesteer.core.boxes.tracks import Track
 
 BOX = torch.tensor([[0.25, 0.5, 0.75, 1.0]])
 

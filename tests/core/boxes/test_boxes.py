@@ -1,7 +1,7 @@
 import pytest
 import torch
-from freesteer.core.peekaboo import boxes
-from freesteer.core.peekaboo.boxes import BoxError
+from freesteer.core.boxes import boxes
+from freesteer.core.boxes.boxes import BoxError
 
 BOX = "0.1 0.2 0.5 0.6"
 

@@ -138,9 +138,7 @@ def train_on_clips(vae: comfy.sd.VAE, folder: Path, steps: int, seed: int, watch
     return _train(network, frames, vae, folder, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.99, bfloat16=True), watch)
 
 
-def _train(
-    network: Segmenter, scenes: Draw, vae: comfy.sd.VAE, folder: Path, settings: Settings, watch: Watch
-) -> dict[str, Tensor]:
+def _train(network: Segmenter, scenes: Draw, vae: comfy.sd.VAE, folder: Path, settings: Settings, watch: Watch) -> dict[str, Tensor]:
     batches = Batches(scenes, vae, min(STORED, BATCH * settings.steps), settings.seed, folder / "decoded.pt")
     return Run(network, settings, folder).go(batches, partial(naming_loss, network), watch)
 
@@ -155,9 +153,7 @@ def score(seen: Picture, scenes: Scenes, masks: Tensor, i: int) -> tuple[bool, l
     return seen.background == scenes.ground(i), right
 
 
-def measure(
-    network: Segmenter, scenes_count: int = 1000, augmented: bool = False, vae: comfy.sd.VAE | None = None
-) -> dict[str, float]:
+def measure(network: Segmenter, scenes_count: int = 1000, augmented: bool = False, vae: comfy.sd.VAE | None = None) -> dict[str, float]:
     """Accuracy per background and per object (colour, shape and place all right) on held-out renders, or on what `vae` makes of them."""
     generator = torch.Generator().manual_seed(HELD_OUT)
     scenes = world.sample_scenes(scenes_count, generator)

@@ -1,4 +1,4 @@
-"""Losses on attention to words: every object that a prompt names gets a place, and one of its own.
+"""Losses on attention to words: every object that a prompt names gets a place, one of its own and only one.
 
 Separate-and-Enhance (arXiv 2312.06712), of maps M_i of the objects:
 
@@ -9,7 +9,10 @@ These are never 0, so they go on moving a picture that is right. In place of the
 others, so that what is well already stays as it is:
 
     L_apart     =  sum over pairs i < j  max(0, r(G * N_i, G * N_j) + .1)    r: Pearson's correlation over all places
-    L_seen      =  sum_i  max(0, 1 - n P_i / enough)                         P_i: mean of N_i over the places where it is highest
+    L_seen      =  sum_i  max(0, 1 - P_i / enough)                           P_i: mean of N_i over the places where it is highest
+    L_gather    =  sum_i  max(0, V_i / wide - 1)                             V_i: variance of places, each weighed by
+                                                                             max(0, O_i - median O_i)^2, over a whole picture's;
+                                                                             O_i = G * (G * N_i - max_j G * N_j), what is its own
 
 Attend-and-Excite (arXiv 2301.13826), of maps A_i, a softmax over the words of 100 times the attention:
 
@@ -32,6 +35,7 @@ SIGMA = 0.5  # of the Gaussian, in tokens
 SHARPNESS = 100.0  # of Attend-and-Excite's softmax over words
 MARGIN = 0.1  # of L_apart: without one, objects may touch
 SHARE = 1 / 40  # of all places, that an object is to be looked for at
+WIDE = 0.15  # of a picture's variance: as much as a square of .39 of its side has
 LEAST = 1e-6  # of a sum that is divided by
 
 
@@ -60,11 +64,23 @@ def apart(maps: Tensor, present: Tensor) -> Tensor:
 
 
 def seen(maps: Tensor, present: Tensor, enough: float) -> Tensor:
-    """L_seen: how much less than its part of `enough` each of n objects is looked for, where it is most."""
+    """L_seen: how much less than `enough` each object is looked for, where it is most."""
     places = maps.flatten(2)
     highest = places.topk(max(round(SHARE * places.shape[2]), 1), dim=2).values.mean(2)
-    parts = enough / present.sum(1, keepdim=True).clamp(min=1)
-    return ((1 - highest / parts).clamp(min=0) * present).sum(1)
+    return ((1 - highest / enough).clamp(min=0) * present).sum(1)
+
+
+def gather(maps: Tensor, present: Tensor, single: Tensor) -> Tensor:
+    """L_gather: how far each object is spread, as one that is drawn twice is. single: (B, objects) bool, which of those that are present
+    are one thing each. Frames of a clip each have a middle of their own, for things move."""
+    soft = smooth(maps)
+    own = smooth(soft - _most_of_others(soft, present)).flatten(2)
+    above = (own - own.median(2, keepdim=True).values).clamp(min=0).square().unflatten(2, maps.shape[2:])
+    weight = above / (above.sum((2, 3, 4), keepdim=True) + LEAST**2)
+    height, width = maps.shape[3:]
+    varied = sum(_variance(weight.sum(axis)) for axis in (3, 4))
+    share = varied / ((height**2 + width**2) / 12)
+    return ((share / WIDE - 1).clamp(min=0) * single).sum(1)
 
 
 def attend_and_excite(maps: Tensor, present: Tensor) -> Tensor:
@@ -78,6 +94,19 @@ def boxes(maps: Tensor, inside: Tensor, present: Tensor) -> Tensor:
     objects that have a box."""
     inward = (maps * inside).flatten(2).sum(2) / (maps.flatten(2).sum(2) + LEAST)
     return ((1 - inward).square() * present).sum(1) / present.sum(1).clamp(min=1)
+
+
+def _most_of_others(maps: Tensor, present: Tensor) -> Tensor:
+    """At each place, (B, objects, F, h, w), the most that any other object has."""
+    others = present[:, None] & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    return torch.where(others[..., None, None, None], maps[:, None], 0.0).amax(2)
+
+
+def _variance(weight: Tensor) -> Tensor:
+    """Of places along an axis, each frame about its own mean: (B, objects, F, places) that sum to 1 over F and places."""
+    places = torch.arange(weight.shape[3], device=weight.device, dtype=weight.dtype)
+    mean = (weight * places).sum(3, keepdim=True) / (weight.sum(3, keepdim=True) + LEAST)
+    return (weight * (places - mean).square()).sum((2, 3))
 
 
 def excited(attention: Tensor, content: Tensor) -> Tensor:

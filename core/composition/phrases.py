@@ -32,6 +32,13 @@ PICTURES = frozenset(
         "sketch", "shot", "view", "scene",
     )
 )  # fmt: skip
+PLURALS = frozenset(
+    (
+        "people", "men", "women", "children", "feet", "teeth", "mice", "geese", "cattle", "grass", "water", "snow", "smoke", "fire",
+        "hair", "clothing", "furniture",
+    )
+)  # fmt: skip
+PLURAL = re.compile(r"[^suiao'\u2019]s$")  # also a verb's ending
 WEIGHT = re.compile(r":\s*-?[\d.]+\s*(?=\))")
 WORD = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*|&|[^\s\w]")
 BRACKETS = str.maketrans(dict.fromkeys("()[]{}", " "))
@@ -50,6 +57,12 @@ def head(phrase: str) -> str:
     words = WORD.findall(phrase)
     stop = next((i for i, word in enumerate(words) if i and word.lower() in FUNCTION_WORDS), len(words))
     return words[stop - 1] if words else phrase
+
+
+def is_single(phrase: str) -> bool:
+    """Whether it is one thing at one place, by the ending of its noun: not "two cats", nor "grass"."""
+    noun = head(phrase).lower()
+    return noun not in PLURALS and PLURAL.search(noun) is None
 
 
 def with_article(phrase: str) -> str:
@@ -86,7 +99,7 @@ def _ends(low: str, phrase: list[str], article: str, following: str) -> bool:
         return True
     if not phrase:
         return low in ENDS and not article
-    verb = article in SINGULAR and re.search(r"[^suiao']s$", low) is not None
+    verb = article in SINGULAR and PLURAL.search(low) is not None
     return low in ENDS or verb or (low.endswith("ing") and len(low) > 5 and (following in FUNCTION_WORDS or not _is_word(following)))
 
 

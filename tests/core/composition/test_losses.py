@@ -16,7 +16,9 @@ def maps():
 
 
 PRESENT = torch.tensor([[True, True, True, False], [True, False, True, False], [True, False, False, False]])
+SINGLE = torch.tensor([[True, False, True, False], [True, False, True, False], [False, False, False, False]])
 NOTHING = torch.zeros(3, 4, dtype=torch.bool)
+GATHER = partial(losses.gather, single=SINGLE)
 
 
 def blurred(picture):
@@ -71,16 +73,40 @@ def test_apart(maps):
 def test_seen(maps, enough):
     found = losses.seen(maps, PRESENT, enough)
     for row, present, loss in zip(maps, PRESENT, found, strict=True):  # a fortieth of 30 places is one
-        wanted = sum(max(0.0, 1 - float(row[i].max()) * len(there(present)) / enough) for i in there(present))
+        wanted = sum(max(0.0, 1 - float(row[i].max()) / enough) for i in there(present))
         assert float(loss) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_what_is_apart_and_seen_costs_nothing():
+def test_gather(maps):
+    found = losses.gather(maps, PRESENT, SINGLE)
+    for row, present, single, loss in zip(maps, PRESENT, SINGLE, found, strict=True):
+        wanted, soft = 0.0, {i: [blurred(frame.tolist()) for frame in row[i]] for i in there(present)}
+        for i in there(single):
+            frames = [[[soft[i][f][y][x] - max([0, *(soft[j][f][y][x] for j in soft if j != i)]) for x in range(3)] for y in range(5)]
+                      for f in range(2)]  # fmt: skip
+            frames = [blurred(frame) for frame in frames]
+            values = sorted(value for frame in frames for line in frame for value in line)
+            median, total, varied = values[(len(values) - 1) // 2], 0.0, 0.0
+            for frame in frames:
+                weight = {(y, x): max(0, value - median) ** 2 for y, line in enumerate(frame) for x, value in enumerate(line)}
+                here = sum(weight.values())
+                middle = [sum(w * place[axis] for place, w in weight.items()) / here for axis in (0, 1)]
+                total += here
+                varied += sum(w * math.dist(place, middle) ** 2 for place, w in weight.items())
+            wanted += max(0.0, varied / total / ((5**2 + 3**2) / 12) / losses.WIDE - 1)
+        assert float(loss) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_what_is_apart_seen_and_gathered_costs_nothing():
     maps = torch.zeros(1, 2, 1, 8, 8)
-    maps[0, 0, 0, 0:3, 0:3], maps[0, 1, 0, 4:8, 4:8] = 0.3, 0.2
+    maps[0, 0, 0, 0:3, 0:3], maps[0, 1, 0, 5:8, 5:8] = 0.3, 0.2
     both = torch.ones(1, 2, dtype=torch.bool)
-    assert losses.apart(maps, both) == 0 and losses.seen(maps, both, 0.4) == 0
-    assert losses.apart(maps.flip(1) + maps, both) == pytest.approx(1.1, abs=1e-5) and losses.seen(maps, both, 0.5) > 0
+    assert losses.apart(maps, both) == 0 and losses.seen(maps, both, 0.2) == 0 and losses.gather(maps, both, both) == 0
+    twice = torch.stack([maps[:, 0] + maps[:, 0].flip(3), maps[:, 1]], 1)
+    assert losses.gather(twice, both, both) > 1 and losses.gather(twice, both, ~both) == 0
+    moving = torch.cat([maps, maps.flip(4)], 2)
+    assert losses.gather(moving, both, both) == 0
+    assert losses.apart(maps.flip(1) + maps, both) == pytest.approx(1.1, abs=1e-5) and losses.seen(maps, both, 0.3) > 0
 
 
 def test_attend_and_excite(maps):
@@ -113,7 +139,8 @@ def test_phrases_are_means_or_sums_of_their_tokens(maps):
 
 
 def test_nothing_present_costs_nothing(maps):
-    for loss in (losses.separate, losses.enhance, losses.apart, partial(losses.seen, enough=0.5), losses.attend_and_excite):
+    gathered = partial(losses.gather, single=NOTHING)
+    for loss in (losses.separate, losses.enhance, losses.apart, partial(losses.seen, enough=0.5), gathered, losses.attend_and_excite):
         assert loss(maps, NOTHING).eq(0).all()
     assert losses.boxes(maps, maps, NOTHING).eq(0).all()
 
@@ -122,11 +149,12 @@ def test_empty_maps_give_finite_gradients():
     empty = torch.zeros(1, 2, 1, 1, 4, requires_grad=True)
     both = torch.ones(1, 2, dtype=torch.bool)
     loss = losses.separate(empty, both) + losses.enhance(empty, both) + losses.boxes(empty, torch.ones_like(empty), both)
+    loss = loss + losses.gather(empty, both, both)
     (gradient,) = torch.autograd.grad(loss.sum(), empty)
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("loss", [losses.separate, losses.enhance, losses.attend_and_excite])
+@pytest.mark.parametrize("loss", [losses.separate, losses.enhance, losses.apart, GATHER, losses.attend_and_excite])
 def test_gradients_against_finite_differences(maps, loss):
     assert torch.autograd.gradcheck(lambda m: loss(m, PRESENT), maps.clone().requires_grad_())
 

@@ -2,7 +2,7 @@
 
 import pytest
 from freesteer.benchmarks.playground.playground import prompts
-from freesteer.core.composition.phrases import head, noun_phrases
+from freesteer.core.composition.phrases import head, is_single, noun_phrases
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,14 @@ def test_what_a_prompt_names(prompt, wanted):
 )  # fmt: skip
 def test_the_word_that_says_what_a_thing_is(phrase, wanted):
     assert head(phrase) == wanted
+
+
+@pytest.mark.parametrize(
+    ("phrase", "single"),
+    [("red ball", True), ("dogs", False), ("glass of beers", True), ("bus", True), ("old men", False), ("grass", False), ("", True)],
+)
+def test_one_thing_or_several(phrase, single):
+    assert is_single(phrase) == single
 
 
 def test_two_and_three_objects_of_the_playground():

@@ -36,7 +36,8 @@ class Session(Protocol):
 class Guide(Protocol):
     """strength: the most that the predicted clean latent is moved, in units of `longest`. refinements: how many steps are
     taken one after the other at each noise level, each with a gradient of its own and the same share of that length; 1 costs
-    one backward pass."""
+    one backward pass, 0 takes as many as the sampler's own steps are long. fades: whether the strength goes down
+    over the last steps of its range: a solver of several steps would carry on against a guide that ends at once."""
 
     @property
     def points(self) -> Sequence[Readable]: ...
@@ -46,6 +47,8 @@ class Guide(Protocol):
     def strength(self) -> float: ...
     @property
     def refinements(self) -> int: ...
+    @property
+    def fades(self) -> bool: ...
 
     def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]]) -> Session:
         """latent: the sampler's noisy x, (B, C, ...), at the first guided step. positive: the conditions it is guided at, as the host has

@@ -30,6 +30,10 @@ KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
 REUSE = 0.2  # of the noise, in powers of e: so near to where a gradient was taken, its step serves again
 MEMORY = 0.3  # of the noise, in powers of e: over this distance a step keeps 1/e of the one before
+FAR = 0.2  # of the noise, in powers of e: beyond, it keeps no less, for solvers of several steps amplify what changes at once
+SHORT = 0.22  # of the noise, in powers of e: a sampler's step that is longer is guided in several
+MOST = 5  # of these
+ENDING = 2  # steps of the sampler, over which a guide ends that fades
 LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
 
 
@@ -52,9 +56,10 @@ class Held:
 @dataclass
 class Run:
     """One sampling run: its guides, and what they have come to so far. recompute: by the points that are read, whether a graph is
-    made smaller at the cost of time."""
+    made smaller at the cost of time. sigmas: the sampler's."""
 
     guides: Sequence[Guide]
+    sigmas: Sequence[float] = ()
     sessions: dict[int, Session] = field(default_factory=dict)
     held: Held | None = None
     recompute: dict[tuple[Readable, ...], bool] = field(default_factory=dict)
@@ -92,12 +97,12 @@ def without_guides(model: ModelPatcher) -> ModelPatcher:
     return m
 
 
-def _outer_sample(executor, *args, **kwargs):
+def _outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]  # the host drops these after the run
-    options[KEY] = Run(guider.model_patcher.get_attachment(KEY))
+    options[KEY] = Run(guider.model_patcher.get_attachment(KEY), sigmas.tolist())
     try:
-        return executor(*args, **kwargs)
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         options.pop(KEY, None)
 
@@ -126,9 +131,12 @@ class Step:
     evaluate: Callable[..., tuple[Tensor, Readout]]
     sigma: float
 
+    def strength(self, guide: Guide) -> float:
+        return guide.strength * (self._faded(guide) if guide.fades else 1.0)
+
     @property
     def strongest(self) -> float:
-        return max(guide.strength for guide in self.guides)
+        return max(self.strength(guide) for guide in self.guides)
 
     @property
     def noise(self) -> float:
@@ -152,13 +160,13 @@ class Step:
         fresh = self.run.start(self.guides, self.guider.model_patcher, x, self.guider.conds.get("positive") or [])
         denoised, step = self._refined(x, fresh)
         if held is not None:
-            step = torch.lerp(step, held.step, math.exp(-held.distance(self.noise) / MEMORY))
+            step = torch.lerp(step, held.step, math.exp(-min(held.distance(self.noise), FAR) / MEMORY))
         self.run.held = Held(self.guides, self.noise, step)
         return self.run.correct(denoised - self.limit * step, self.guides, self.sigma)
 
     def _refined(self, x: Tensor, fresh: Sequence[Session]) -> tuple[Tensor, Tensor]:
         """The clean latent that is predicted from x without any step, and the step in units of the limit: a sum of several small ones."""
-        count = max(guide.refinements for guide in self.guides)
+        count = max(guide.refinements or self._by_distance() for guide in self.guides)
         signal = self._signal()
         start, moved = None, torch.zeros_like(x)
         for _ in range(count):
@@ -169,6 +177,22 @@ class Step:
             moved = moved + self._step(readout).to(denoised) / count
         assert start is not None
         return start, moved
+
+    def _lower(self) -> list[float]:
+        """Noise levels that the sampler has still before it."""
+        return [sigma for sigma in self.run.sigmas if 0 < sigma < self.sigma * (1 - 1e-4)]
+
+    def _faded(self, guide: Guide) -> float:
+        lower, sampling = self._lower(), self.guider.inner_model.model_sampling
+        guided = sum(guide.range.contains(sigma, sampling) for sigma in lower)
+        return 1.0 if guided == len(lower) else min((guided + 1) / (ENDING + 1), 1.0)
+
+    def _by_distance(self) -> int:
+        """How many short steps the sampler's next one is worth."""
+        if not self._lower():
+            return 1
+        noise = noise_to_signal(max(self._lower()), self.guider.inner_model.model_sampling)
+        return min(max(round(math.log(max(self.noise / max(noise, 1e-9), 1.0)) / SHORT), 1), MOST)
 
     def _signal(self) -> float:
         """The share of the clean latent in x: by so much less does x move, and with it the energy."""
@@ -185,7 +209,7 @@ class Step:
 
     def _energy(self, features: Features) -> Tensor:
         """Of all guides, (latents,), each with its share of the strength."""
-        parts = [guide.strength / self.strongest * self.run.sessions[id(guide)].energy(features, self.sigma) for guide in self.guides]
+        parts = [self.strength(guide) / self.strongest * self.run.sessions[id(guide)].energy(features, self.sigma) for guide in self.guides]
         return torch.stack(parts).sum(0)
 
     def _step(self, readout: Readout) -> Tensor:

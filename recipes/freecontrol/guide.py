@@ -44,6 +44,7 @@ class FreeControlGuide:
     points: list[Point]
     settings: GuideSettings
     refinements: int = 1
+    fades: bool = False
 
     @property
     def range(self) -> SigmaRange:

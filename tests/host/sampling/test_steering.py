@@ -59,6 +59,7 @@ class ToTarget:
     first: Callable[[Any, Tensor, float], None] = lambda predict, x, sigma: None
     correction: Callable[[Tensor, float], Tensor] = lambda denoised, sigma: denoised
     refinements: int = 1
+    fades: bool = False
     seen: list[tuple[float, Tensor]] = field(default_factory=list)
 
     def start(self, model, latent: Tensor, positive: list) -> "ToTarget":
@@ -327,6 +328,25 @@ def test_refinements_lower_the_energy_step_by_step_within_the_same_length():
     first = [float(energies) for _, energies in often.seen[:4]]
     assert first == sorted(first, reverse=True)
     assert (four - plain).norm() < 1.5 * (one - plain).norm()
+
+
+def test_few_long_steps_are_guided_in_several_short_ones():
+    model = tiny.build(PLAYGROUND, True)
+    for steps, wanted in ((25, range(25, 26 + steering.MOST)), (5, range(11, 5 * steering.MOST)), (1, range(1, 2))):
+        watching = guide(model, refinements=0)
+        sample(model, watching, steps=steps)
+        assert len(watching.seen) in wanted
+
+
+def test_a_guide_that_fades_ends_softly_unless_it_goes_on_to_the_end():
+    model = tiny.build(PLAYGROUND, True)
+    plain = sample(model, steps=8)
+    for end, softer in ((0.7, True), (1.0, False)):
+        hard, soft = (sample(model, guide(model, range=SigmaRange(0.0, end), fades=fades), steps=8) for fades in (False, True))
+        assert torch.equal(hard, soft) != softer and not torch.equal(soft, plain)
+    last = SigmaRange(0.5, 0.6)  # one step, of which a third is left
+    hard, soft = (sample(model, guide(model, range=last, fades=fades), steps=8) for fades in (False, True))
+    assert float((soft - plain).norm() / (hard - plain).norm()) == pytest.approx(1 / 3, abs=0.15)
 
 
 @pytest.mark.parametrize("family", ["SDXL", "Flux"])

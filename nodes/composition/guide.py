@@ -35,7 +35,8 @@ class SeparateAndEnhance(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Makes the model paint every object that the prompt names, each with its own attributes: while sampling, attention to one "
-                "object is pulled away from the others, and that to the weakest is raised. Needs no training, and works with any sampler."
+                "object is pulled away from the others, gathered at one place, and raised where it is weak. Needs no training, and works "
+                "with any sampler."
             ),
             search_aliases=ALIASES,
             inputs=[
@@ -56,22 +57,22 @@ class SeparateAndEnhance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method", options=list(recipe.METHODS), default=DEFAULTS.method, tooltip="Separate and enhance: no two objects at one "
-                    "place, and none forgotten; what is well already stays. As published: the paper's losses, which always push. Attend "
-                    "and excite: the peer that only raises the most neglected object.",
+                    "place, none forgotten, and none twice; what is well already stays. As published: the paper's losses, which always "
+                    "push. Attend and excite: the peer that only raises the most neglected object.",
                 ),
                 *weight_inputs(),
                 io.Float.Input(
-                    "enough", default=DEFAULTS.enough, min=0.001, max=1.0, step=0.005, advanced=True, tooltip="With how much attention, "
-                    "all objects together and each its part, they are seen well enough to be left alone. Higher: more pictures are "
-                    "changed, also some that were right. See the numbers of Attention Map Preview.",
+                    "enough", default=DEFAULTS.enough, min=0.001, max=1.0, step=0.005, advanced=True, tooltip="With how much attention "
+                    "an object is seen well enough to be left alone. Higher: more pictures are changed, also some that were right. See "
+                    "the numbers of Attention Map Preview.",
                 ),
                 io.Float.Input(
                     "boxes", default=DEFAULTS.boxes, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that "
                     "an object with a track is in its box. 0: tracks do not matter.",
                 ),
                 io.Int.Input(
-                    "refinements", default=DEFAULTS.refinements, min=1, max=MOST_STEPS, advanced=True, tooltip="Small steps at each noise "
-                    "level, in place of one. More: follows more surely, and takes longer.",
+                    "refinements", default=DEFAULTS.refinements, min=0, max=MOST_STEPS, advanced=True, tooltip="Small steps at each noise "
+                    "level, in place of one. More: follows more surely, and takes longer. 0: more where the sampler takes few steps.",
                 ),
                 layers_input(),
                 conditioning_input(),
@@ -88,16 +89,15 @@ class SeparateAndEnhance(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, text, phrases, strength, start_percent, end_percent, method, separate, enhance, enough, boxes, refinements,
-        layers,
-        conditioning=None, tracks=None,
+        cls, model, clip, text, phrases, strength, start_percent, end_percent, method, separate, enhance, gather, enough, boxes,
+        refinements, layers, conditioning=None, tracks=None,
     ) -> io.NodeOutput:  # fmt: skip
         start, end = checks.percents(start_percent, end_percent)
         checks.choice("method", method, recipe.METHODS)
         checks.choice("layers", layers, families.CHOICES)
         settings = CompositionSettings(
-            checks.number("strength", strength, 0, 10), start, end, checks.whole("refinements", refinements, 1, MOST_STEPS),
-            method, weight("separate", separate), weight("enhance", enhance),
+            checks.number("strength", strength, 0, 10), start, end, checks.whole("refinements", refinements, 0, MOST_STEPS),
+            method, weight("separate", separate), weight("enhance", enhance), weight("gather", gather),
             checks.number("enough", enough, 0.001, 1), weight("boxes", boxes), layers,
         )  # fmt: skip
         objects = objects_of(text, phrases, tracks)

@@ -54,8 +54,13 @@ def weight_inputs() -> list[io.Input]:
             "objects do not share a place: against fused ones. Not for attend and excite.",
         ),
         io.Float.Input(
-            "enhance", default=DEFAULTS.enhance, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that the "
-            "weakest object is seen somewhere: against lost ones. Not for attend and excite.",
+            "enhance", default=DEFAULTS.enhance, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that each "
+            "object is seen somewhere: against lost ones. Not for attend and excite.",
+        ),
+        io.Float.Input(
+            "gather", default=DEFAULTS.gather, min=0.0, max=MOST_WEIGHT, step=0.05, advanced=True, tooltip="How much it counts that each "
+            "object is at one place only: against doubled ones. Phrases in the plural, such as 'two cats', are let be. Lower it for what "
+            "shall fill the picture. For separate and enhance only.",
         ),
     ]  # fmt: skip
 

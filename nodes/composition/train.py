@@ -98,6 +98,7 @@ class TrainSeparateEnhance(io.ComfyNode):
         keep,
         separate,
         enhance,
+        gather,
         own_latents,
         pictures,
         targets,
@@ -110,7 +111,7 @@ class TrainSeparateEnhance(io.ComfyNode):
         settings = LoraSettings(
             checks.whole("steps", steps, 1), checks.whole("rank", rank, 1, 128), checks.number("learning_rate", learning_rate, 1e-7, 1),
             checks.whole("pictures", pictures, 1, 64), separate=weight("separate", separate), enhance=weight("enhance", enhance),
-            keep=checks.number("keep", keep, 0, 100),
+            gather=weight("gather", gather), keep=checks.number("keep", keep, 0, 100),
             own=checks.number("own_latents", own_latents, 0, 1), targets=targets, layers=layers, seed=checks.whole("seed", seed, 0),
         )  # fmt: skip
         lines = checks.prompts("concepts", concepts)

@@ -1,7 +1,7 @@
 """Losses on attention to words (core.composition.losses) as a guide of host.sampling.steering: every object that a prompt names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from ...core.attention.probabilities import attention_probabilities, mean_maps
 from ...core.boxes import tracks
 from ...core.boxes.places import Places
 from ...core.composition import losses
-from ...core.composition.phrases import head
+from ...core.composition.phrases import head, is_single
 from ...host.models import families, prompt_tokens
 from ...host.models.attention_sites import TextLayer, text_layers
 from ...host.models.frames import clip_length, pictures_per_latent
@@ -36,17 +36,18 @@ class CompositionError(ValueError):
 
 @dataclass(frozen=True)
 class CompositionSettings:
-    """strength, start, end, refinements: see host.sampling.guides. separate, enhance, boxes: weights of the losses; those of objects
-    without a box, and of the other method, do not count. enough: see core.composition.losses."""
+    """strength, start, end, refinements: see host.sampling.guides. separate, enhance, gather, boxes: weights of the losses; those of
+    objects without a box, and of the other methods, do not count. enough: see core.composition.losses."""
 
     strength: float = 0.8
     start: float = 0.0
     end: float = 0.7
-    refinements: int = 1
+    refinements: int = 0
     method: Method = METHODS[0]
     separate: float = 1.0
     enhance: float = 1.0
-    enough: float = 0.3
+    gather: float = 0.3
+    enough: float = 0.2
     boxes: float = 1.0
     layers: families.Choice = "default"
 
@@ -54,12 +55,13 @@ class CompositionSettings:
 @dataclass(frozen=True)
 class Named:
     """A prompt and the objects that it names. encoded: (1, tokens, channels). phrases: (objects, tokens) bool; telling: of these, what
-    tells an object from the others. special: (tokens,) bool, those of no word (see host.models.prompt_tokens). where: of each object its
-    box, if it has one."""
+    tells an object from the others. single: (objects,) bool, which are one thing each. special: (tokens,) bool, those of no word (see
+    host.models.prompt_tokens). where: of each object its box, if it has one."""
 
     encoded: Tensor
     phrases: Tensor
     telling: Tensor
+    single: Tensor
     special: Tensor
     where: Sequence[Places | None]
 
@@ -70,10 +72,12 @@ class Named:
         before = context.shape[1] - own
         if before > 0 and not context[:, :before].flatten(1).any(1).all():
             phrases, telling = (F.pad(mark, (before, 0)) for mark in (self.phrases, self.telling))
-            return Named(F.pad(self.encoded, (0, 0, before, 0)), phrases, telling, F.pad(self.special, (before, 0), value=True), self.where)
+            encoded, special = F.pad(self.encoded, (0, 0, before, 0)), F.pad(self.special, (before, 0), value=True)
+            return replace(self, encoded=encoded, phrases=phrases, telling=telling, special=special)
         copies = max(context.shape[1] // own, 1)
         phrases, telling = (mark.repeat(1, copies) for mark in (self.phrases, self.telling))
-        return Named(self.encoded.repeat(1, copies, 1), phrases, telling, self.special.repeat(copies), self.where)
+        repeated = {"encoded": self.encoded.repeat(1, copies, 1), "special": self.special.repeat(copies)}
+        return replace(self, phrases=phrases, telling=telling, **repeated)
 
     def rows(self, context: Tensor) -> Tensor:
         """Which rows of what a model is given, (rows, tokens, channels), are this prompt: (rows,) bool."""
@@ -86,10 +90,11 @@ class Named:
 @dataclass(frozen=True)
 class Words:
     """What the tokens of each row are, and where their objects are to be. phrases, telling: (rows, objects, tokens) bool; content: (rows,
-    tokens) bool; inside: (rows, objects, F, h, w) in 0..1; boxed: (rows, objects) bool."""
+    tokens) bool; inside: (rows, objects, F, h, w) in 0..1; single, boxed: (rows, objects) bool."""
 
     phrases: Tensor
     telling: Tensor
+    single: Tensor
     content: Tensor
     inside: Tensor
     boxed: Tensor
@@ -124,6 +129,10 @@ class CompositionGuide:
     def refinements(self) -> int:
         return self.settings.refinements
 
+    @property
+    def fades(self) -> bool:
+        return True
+
     def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]]) -> "CompositionSession":
         given = [cond["cross_attn"] for cond in positive if cond.get("cross_attn") is not None]
         if not any(bool(prompt.rows(context).any()) for prompt in self.prompts for context in given):
@@ -155,8 +164,8 @@ class CompositionSession:
             energy = losses.attend_and_excite(maps, words.present)
         else:
             maps, telling = maps_of(features, words.phrases, words.telling, layers, self.shape)
-            apart, seen = objects_losses(maps, telling, words.present, settings.method, settings.enough)
-            energy = settings.separate * apart + settings.enhance * seen
+            found = objects_losses(maps, telling, words.present, words.single, settings.method, settings.enough)
+            energy = weighed(found, settings)
         return energy + settings.boxes * losses.boxes(maps, words.inside, words.boxed)
 
     def words(self, context: Tensor, size: Sequence[int]) -> Words:
@@ -172,18 +181,19 @@ class CompositionSession:
         prompts, tokens = [prompt.fitted(context) for prompt in self.guide.prompts], context.shape[1]
         rows, most = len(which), max(len(prompt.phrases) for prompt in prompts)
         phrases, telling = torch.zeros(2, rows, most, tokens, dtype=torch.bool)
-        content, boxed = torch.zeros(rows, tokens, dtype=torch.bool), torch.zeros(rows, most, dtype=torch.bool)
+        content = torch.zeros(rows, tokens, dtype=torch.bool)
+        single, boxed = torch.zeros(2, rows, most, dtype=torch.bool)
         inside = torch.zeros(rows, most, *size)
         for row, i in enumerate(which):
             if i is None:
                 continue
             prompt = prompts[i]
             phrases[row, : len(prompt.phrases)], content[row] = prompt.phrases, ~prompt.special
-            telling[row, : len(prompt.phrases)] = prompt.telling
+            telling[row, : len(prompt.phrases)], single[row, : len(prompt.phrases)] = prompt.telling, prompt.single
             for number, where in enumerate(prompt.where):
                 if where is not None:
                     boxed[row, number], inside[row, number] = True, self._covered(where, row, size)
-        return Words(*(values.to(context.device) for values in (phrases, telling, content, inside, boxed)))
+        return Words(*(values.to(context.device) for values in (phrases, telling, single, content, inside, boxed)))
 
     def _covered(self, where: Places, row: int, size: Sequence[int]) -> Tensor:
         """(F, h, w), of a clip, or of the frame that a row is."""
@@ -203,11 +213,17 @@ def points_of(layers: Sequence[TextLayer]) -> list[Readable]:
     return [PROMPT, *(point for layer in layers for point in layer.points)]
 
 
-def objects_losses(maps: Tensor, telling: Tensor, present: Tensor, method: Method, enough: float) -> tuple[Tensor, Tensor]:
-    """How much objects share places, and how little they are looked for, of what `maps_of` gives: each (rows,)."""
+def objects_losses(maps: Tensor, telling: Tensor, present: Tensor, single: Tensor, method: Method, enough: float) -> dict[str, Tensor]:
+    """Of what `maps_of` gives, by the names of their weights, each (rows,): how much objects share places, how little they are looked for,
+    and how far each is spread."""
     if method == "as published":
-        return losses.separate(maps, present), losses.enhance(maps, present)
-    return losses.apart(telling, present), losses.seen(telling, present, enough)
+        return {"separate": losses.separate(maps, present), "enhance": losses.enhance(maps, present)}
+    seen = losses.seen(telling, present, enough)
+    return {"separate": losses.apart(telling, present), "enhance": seen, "gather": losses.gather(telling, present, single)}
+
+
+def weighed(found: Mapping[str, Tensor], weights: Any) -> Tensor:
+    return torch.stack([getattr(weights, name) * loss for name, loss in found.items()]).sum(0)
 
 
 def attention_to(features: Features, layers: Sequence[TextLayer], shape: Sequence[int], words: Tensor | None = None) -> Tensor:
@@ -272,7 +288,9 @@ def name_objects(clip: Any, text: str, encoded: Tensor, phrases: Sequence[str], 
         if around or not marks[i].any():
             other = phrases[(around or longer)[0]]
             raise CompositionError(f"{phrase!r} is in the prompt only as a part of {other!r}: leave one of them out.")
-    return Named(encoded[:1], marks, _telling(clip, text, phrases, marks), found.special, [(where or {}).get(phrase) for phrase in phrases])
+    single = torch.tensor([is_single(phrase) for phrase in phrases])
+    places = [(where or {}).get(phrase) for phrase in phrases]
+    return Named(encoded[:1], marks, _telling(clip, text, phrases, marks), single, found.special, places)
 
 
 def _telling(clip: Any, text: str, phrases: Sequence[str], marks: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Separate-and-Enhance (arXiv 2312.06712) trained into a LoRA: no data, prompts alone.
 
-    L  =  w_sep L_separate + w_en L_enhance          on prompts of several objects
+    L  =  w_sep L_separate + w_en L_enhance          on prompts of several objects (with w_ga L_gather, where losses are not as published)
        +  w_keep | eps - eps_frozen |^2             on prompts of one object, so that the model stays what it is
 
 The attention of noisy latents is looked at, which the paper makes of plain noise. Here the steps may be those of the model's own way down
@@ -27,7 +27,7 @@ from ...host.models.layouts import Transformer
 from ...host.models.taps import Taps
 from ...training.loop import Run, Watch
 from ...training.settings import Progress, Settings
-from .guide import METHODS, CompositionError, Method, maps_of_prompt, objects_losses, points_of, told_apart
+from .guide import METHODS, CompositionError, Method, maps_of_prompt, objects_losses, points_of, told_apart, weighed
 from .lessons import Lesson
 
 TARGETS = ("keys", "keys, queries and values")
@@ -40,7 +40,7 @@ Show = Callable[[Progress, Tensor], None]
 @dataclass(frozen=True)
 class LoraSettings:
     """rank: of the LoRA. pictures: noises of a step, for each of its `prompts`. first, last: of sampling, between which noise levels lie.
-    separate, enhance, keep: weights. own: the share of steps whose latents are the model's own and not noise."""
+    separate, enhance, gather, keep: weights. own: the share of steps whose latents are the model's own and not noise."""
 
     steps: int = 300
     rank: int = 8
@@ -51,7 +51,8 @@ class LoraSettings:
     last: float = 0.5
     separate: float = 1.0
     enhance: float = 1.0
-    enough: float = 0.3
+    gather: float = 0.3
+    enough: float = 0.2
     method: Method = METHODS[0]
     keep: float = 1.0
     own: float = 0.5
@@ -126,15 +127,15 @@ class Trainer:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         settings, sigma = self.settings, self._sigma(batch.percent)
         asked, kept = ([(i, self._noisy(i, noises, batch.percent, batch.own)) for i, noises in some] for some in (batch.asked, batch.kept))
-        apart, seen = zip(*(self._objects(i, x, sigma) for i, x in asked), strict=True)
-        figures = {"separate": torch.stack(apart).mean(), "enhance": torch.stack(seen).mean()}
-        total = settings.separate * figures["separate"] + settings.enhance * figures["enhance"]
+        each = [self._objects(i, x, sigma) for i, x in asked]
+        figures = {name: torch.stack([found[name] for found in each]).mean() for name in each[0]}
+        total = weighed(figures, settings)
         if kept:
             figures["kept"] = torch.stack([self._departure(i, x, sigma) for i, x in kept]).mean()
             total = total + settings.keep * figures["kept"]
         return total, figures
 
-    def _objects(self, prompt: int, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def _objects(self, prompt: int, x: Tensor, sigma: float) -> dict[str, Tensor]:
         named = self.lessons[prompt].named
         assert named is not None
         taps = Taps(self.dm, points_of(self.layers), x.shape, stop_gradient=True)
@@ -143,8 +144,8 @@ class Trainer:
         features = {name: louder(feature.float()) if feature.requires_grad else feature for name, feature in taps.features.items()}
         maps, telling = maps_of_prompt(features, named, told_apart(self.layers, x.shape), x.shape)
         present = torch.ones(maps.shape[:2], dtype=torch.bool, device=x.device)
-        apart, seen = objects_losses(maps, telling, present, self.settings.method, self.settings.enough)
-        return apart.mean(), seen.mean()
+        single = present & named.single.to(x.device)
+        return objects_losses(maps, telling, present, single, self.settings.method, self.settings.enough)
 
     def _departure(self, prompt: int, x: Tensor, sigma: float) -> Tensor:
         """|eps - eps_frozen|^2"""

@@ -32,7 +32,7 @@ def lessons(made) -> list[Lesson]:
     encoded = made.positive[0][0]
     phrases = torch.zeros(2, encoded.shape[1], dtype=torch.bool)
     phrases[0, 1], phrases[1, 2:4] = True, True
-    named = Named(encoded, phrases, phrases, torch.zeros(encoded.shape[1], dtype=torch.bool), [None, None])
+    named = Named(encoded, phrases, phrases, torch.tensor([True, True]), torch.zeros(encoded.shape[1], dtype=torch.bool), [None, None])
     return [Lesson(made.positive, named), Lesson(made.negative, None)]
 
 

@@ -1,7 +1,8 @@
 """Separate-and-Enhance: does every object of a prompt come into the picture? `python run.py bench composition`.
 
 Held-out prompts of two and three objects with full names, the same noise for all ways. `repaired`: of the pictures that are wrong without
-it, the share that become right, less those that become wrong; beside it the losses as published and Attend-and-Excite (`peer`) in the same
+it, the share that become right, less those that become wrong; `exactly`: the same where pictures with more things than were asked for count
+as wrong, too; beside it the losses as published and Attend-and-Excite (`peer`) in the same
 node, and a LoRA that is trained here on two thirds of all names (`seen`: prompts all of whose names were trained, `unseen`: none of whose
 was). `one_object`: the share of right pictures of one object over plain; `frechet`: distance of the referee's features to true renders,
 over plain; `diversity`: of pictures of one prompt, over plain; `time_ratio`: over plain sampling. `--sheet` draws the first pictures that
@@ -43,6 +44,7 @@ PEERS = {  # at the strength that served each best
 ABLATIONS = {
     "separate alone": replace(OURS, enhance=0.0),
     "enhance alone": replace(OURS, separate=0.0),
+    "without gathering": replace(OURS, gather=0.0),
     "first quarter": replace(OURS, end=0.25),
     "first half": replace(OURS, end=0.5),
     "to the end": replace(OURS, end=1.0),
@@ -73,6 +75,7 @@ class Way:
 @dataclass
 class Drawn:
     outcomes: list[str] = field(default_factory=list)
+    alone: list[bool] = field(default_factory=list)  # whether there are as many things as were asked for
     seen: list[np.ndarray] = field(default_factory=list)
     pictures: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
@@ -80,6 +83,10 @@ class Drawn:
     @property
     def right(self) -> np.ndarray:
         return np.array([outcome == "right" for outcome in self.outcomes])
+
+    @property
+    def exactly_right(self) -> np.ndarray:
+        return self.right & np.array(self.alone)
 
 
 class Bench:
@@ -109,14 +116,14 @@ class Bench:
             pictures = scenes.decode(self.vae, latents)
             seen = referee.look(self.network, pictures)
             drawn.outcomes += [outcome(s, names, ground) for s, (_, names, ground) in zip(seen, part, strict=True)]
+            drawn.alone += [len(s.objects) == len(names) for s, (_, names, _) in zip(seen, part, strict=True)]
             drawn.seen.append(features(self.network, pictures))
             drawn.pictures += pictures.clone()
         return drawn
 
 
-def repaired(drawn: Drawn, plain: Drawn, chosen: list[bool] | None = None) -> float:
-    kept = np.array(chosen if chosen is not None else [True] * len(plain.outcomes))
-    was, now = plain.right[kept], drawn.right[kept]
+def repaired(now: np.ndarray, was: np.ndarray) -> float:
+    """Of what is right, (pictures,) bool, with it and without."""
     return float(((~was & now).sum() - (was & ~now).sum()) / max((~was).sum(), 1))
 
 
@@ -166,7 +173,10 @@ class Compared:
     def told(self, name: str, way: Way) -> Drawn:
         drawn = self.bench.draw(self.jobs, way)
         counted = dict(Counter(drawn.outcomes))
-        sys.stderr.write(f"{self.objects} objects, {name or 'ours'}: repaired {repaired(drawn, self.plain):.3f} {counted}\n")
+        sys.stderr.write(
+            f"{self.objects} objects, {name or 'ours'}: repaired {repaired(drawn.right, self.plain.right):.3f}, exactly "
+            f"{repaired(drawn.exactly_right, self.plain.exactly_right):.3f} {counted}\n"
+        )
         return drawn
 
     def figures(self, name: str, drawn: Drawn) -> dict[str, float]:
@@ -175,7 +185,11 @@ class Compared:
         if objects == 1:
             return {f"{name}one_object": float(drawn.right.mean() / self.plain.right.mean())}
         apart, before = (frechet(np.concatenate(each.seen), self.truth) for each in (drawn, self.plain))
-        found = {f"{name}repaired_{objects}": repaired(drawn, self.plain), f"{name}frechet_{objects}": apart / before}
+        found = {
+            f"{name}repaired_{objects}": repaired(drawn.right, self.plain.right),
+            f"{name}exactly_repaired_{objects}": repaired(drawn.exactly_right, self.plain.exactly_right),
+            f"{name}frechet_{objects}": apart / before,
+        }
         if not name:
             found[f"time_ratio_{objects}"] = drawn.seconds / self.plain.seconds
         return found
@@ -191,17 +205,18 @@ class Compared:
         known = set(trained_names())
         found = {}
         for kind, wanted in (("seen", self.objects), ("unseen", 0)):
-            chosen = [sum(thing in known for thing in names) == wanted for _, names, _ in self.jobs]
-            found[f"lora_repaired_{self.objects}_{kind}"] = repaired(drawn, self.plain, chosen)
+            chosen = np.array([sum(thing in known for thing in names) == wanted for _, names, _ in self.jobs])
+            found[f"lora_repaired_{self.objects}_{kind}"] = repaired(drawn.right[chosen], self.plain.right[chosen])
         return found
 
-    def elsewhere(self, ways: dict[str, Way]) -> dict[str, float]:
+    def elsewhere(self, way: Way) -> dict[str, float]:
         """At 8 steps, and with another sampler, each over its own plain pictures."""
         found = {}
         for name, changed in {"8_steps": {"steps": 8}, "euler": {"sampler": "euler"}}.items():
             plain = self.bench.draw(self.jobs, replace(Way(), **changed))
-            for kind, way in ways.items():
-                found[f"{kind}repaired_{self.objects}_{name}"] = repaired(self.bench.draw(self.jobs, replace(way, **changed)), plain)
+            drawn = self.bench.draw(self.jobs, replace(way, **changed))
+            found[f"repaired_{self.objects}_{name}"] = repaired(drawn.right, plain.right)
+            found[f"exactly_repaired_{self.objects}_{name}"] = repaired(drawn.exactly_right, plain.exactly_right)
         return found
 
 
@@ -233,7 +248,7 @@ def main() -> None:
     ways = {**own, **{name: Way(settings=peer) for name, peer in PEERS.items()}}
     for objects in options.objects:
         here = compared(bench, objects, counts[objects], 200 if options.quick else RENDERS)
-        figures[f"plain_{objects}"] = float(here.plain.right.mean())
+        figures |= {f"plain_{objects}": float(here.plain.right.mean()), f"plain_exactly_{objects}": float(here.plain.exactly_right.mean())}
         drawn = {name: here.told(name, way) for name, way in (ways if objects > 1 else own).items()}
         for name in drawn:
             figures |= here.figures(name, drawn[name])
@@ -241,7 +256,7 @@ def main() -> None:
             shown = {"plain": here.plain, "guided": drawn[""], "with the LoRA": drawn["lora_"]}
             here.sheet(shown | {"Attend-and-Excite": drawn["peer_"]}, options.sheet)
         if objects > 1:
-            figures |= here.by_names(drawn["lora_"]) | here.elsewhere(own)
+            figures |= here.by_names(drawn["lora_"]) | here.elsewhere(own[""])
         for name, settings in (ABLATIONS if options.ablate and objects > 1 else {}).items():
             here.told(name, Way(settings=settings))
     same = [job for job in distinct(prompts(4 if options.quick else 24, 2, OTHERS)) for _ in range(SEEDS)]

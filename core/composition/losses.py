@@ -78,7 +78,7 @@ def gather(maps: Tensor, present: Tensor, single: Tensor) -> Tensor:
     above = (own - own.median(2, keepdim=True).values).clamp(min=0).square().unflatten(2, maps.shape[2:])
     weight = above / (above.sum((2, 3, 4), keepdim=True) + LEAST**2)
     height, width = maps.shape[3:]
-    varied = sum(_variance(weight.sum(axis)) for axis in (3, 4))
+    varied = _variance(weight.sum(3)) + _variance(weight.sum(4))
     share = varied / ((height**2 + width**2) / 12)
     return ((share / WIDE - 1).clamp(min=0) * single).sum(1)
 

@@ -32,7 +32,7 @@ PICTURES = frozenset(
         "sketch", "shot", "view", "scene",
     )
 )  # fmt: skip
-PLURALS = frozenset(
+PLURALS = frozenset(  # and what has no place of its own
     (
         "people", "men", "women", "children", "feet", "teeth", "mice", "geese", "cattle", "grass", "water", "snow", "smoke", "fire",
         "hair", "clothing", "furniture",

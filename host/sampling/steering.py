@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import comfy.model_sampling
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -24,6 +23,7 @@ from ..gradients import memory, preparation
 from ..models.taps import Readable
 from . import reading
 from .guides import Guide, Session
+from .noise import longest, noise_to_signal, signal_in_x
 from .reading import Features, Readout, Request
 
 KEY = "freesteer_steering"
@@ -34,7 +34,6 @@ FAR = 0.2  # of the noise, in powers of e: beyond, it keeps no less, for solvers
 SHORT = 0.22  # of the noise, in powers of e: a sampler's step that is longer is guided in several
 MOST = 5  # of these
 ENDING = 2  # steps of the sampler, over which a guide ends that fades
-LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,10 @@ class Step:
         return noise_to_signal(self.sigma, self.guider.inner_model.model_sampling)
 
     @property
+    def signal(self) -> float:
+        return signal_in_x(self.sigma, self.guider.inner_model.model_sampling)
+
+    @property
     def limit(self) -> float:
         """How far the predicted clean latent may be moved, RMS."""
         return self.strongest * longest(self.noise)
@@ -167,7 +170,7 @@ class Step:
     def _refined(self, x: Tensor, fresh: Sequence[Session]) -> tuple[Tensor, Tensor]:
         """The clean latent that is predicted from x without any step, and the step in units of the limit: a sum of several small ones."""
         count = max(guide.refinements or self._by_distance() for guide in self.guides)
-        signal = self._signal()
+        signal = self.signal
         start, moved = None, torch.zeros_like(x)
         for _ in range(count):
             denoised, readout = self.evaluate(x - signal * self.limit * moved, self.sigma, self._request(x, energy=True))
@@ -194,11 +197,6 @@ class Step:
         noise = noise_to_signal(max(self._lower()), self.guider.inner_model.model_sampling)
         return min(max(round(math.log(max(self.noise / max(noise, 1e-9), 1.0)) / SHORT), 1), MOST)
 
-    def _signal(self) -> float:
-        """The share of the clean latent in x: by so much less does x move, and with it the energy."""
-        sampling = self.guider.inner_model.model_sampling
-        return max(1 - self.sigma, 1 / (1 + LOUDEST)) if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
-
     def _request(self, x: Tensor, energy: bool) -> Request:
         recompute = False
         if energy:
@@ -220,7 +218,7 @@ class Step:
                 "not with areas (Conditioning Set Area) and not with context windows."
             )
         energy, gradient = torch.stack(readout.energies).mean(0), torch.stack(readout.gradients).mean(0)
-        return bounded_step(self._signal() * gradient, energy, RATE, self.limit) / self.limit
+        return bounded_step(self.signal * gradient, energy, RATE, self.limit) / self.limit
 
     def _look_ahead(self, fresh: Sequence[Session], x: Tensor, denoised: Tensor, readout: Readout) -> None:
         def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:
@@ -235,18 +233,3 @@ def scheduled(conds: dict[str, list[dict[str, Any]]]) -> bool:
     """Whether a hook has keyframes: it would take a look ahead for the run itself, and never go back."""
     hooks = (hook for group in conds.values() for cond in group for hook in getattr(cond.get("hooks"), "hooks", ()))
     return any(hook.hook_keyframe.keyframes for hook in hooks)
-
-
-def noise_to_signal(sigma: float, model_sampling: Any) -> float:
-    """How much stronger the noise is than the clean latent; flow models count it from 0 to 1, as noise / (noise + signal)."""
-    flow = isinstance(model_sampling, comfy.model_sampling.CONST)
-    return min(sigma / max(1 - sigma, 1e-3), LOUDEST) if flow else sigma
-
-
-def longest(noise: float) -> float:
-    """How far a step of strength 1 may move the predicted clean latent, RMS, in units of the latent's own deviation.
-
-    As far as the noise reaches while there is little of it. Above, where it hides the picture, like its square root: things
-    find their places there, and have to be moved against the noise (measured in `bench freecontrol_front`).
-    """
-    return noise / (1 + noise**2) ** 0.25

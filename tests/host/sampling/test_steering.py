@@ -25,6 +25,7 @@ from freesteer.host.models import families
 from freesteer.host.models.taps import Point, TapError
 from freesteer.host.sampling import steering
 from freesteer.host.sampling.guides import Predict
+from freesteer.host.sampling.noise import longest, noise_to_signal
 from freesteer.host.sampling.sigma_range import SigmaRange
 from freesteer.tests.host import tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
@@ -445,7 +446,7 @@ def test_noise_to_signal_is_that_of_the_latent_itself():
             sigma = sampling.percent_to_sigma(percent)
             mixed = sampling.noise_scaling(torch.tensor(sigma), noise, signal, False)
             in_signal, in_noise = ((mixed * part).mean() / part.square().mean() for part in (signal, noise))
-            assert steering.noise_to_signal(sigma, sampling) == pytest.approx(float(in_noise / in_signal), rel=1e-3)
+            assert noise_to_signal(sigma, sampling) == pytest.approx(float(in_noise / in_signal), rel=1e-3)
 
 
 def test_a_step_remembers_the_one_before(monkeypatch):
@@ -529,6 +530,6 @@ def test_an_error_or_an_interrupt_leaves_nothing_behind(family, place, error):
 
 
 def test_steps_reach_as_far_as_the_noise_and_then_as_its_root():
-    assert steering.longest(0.01) == pytest.approx(0.01, rel=1e-3)
-    assert steering.longest(1.0) == pytest.approx(2**-0.25)
-    assert steering.longest(100.0) == pytest.approx(10.0, rel=1e-3)
+    assert longest(0.01) == pytest.approx(0.01, rel=1e-3)
+    assert longest(1.0) == pytest.approx(2**-0.25)
+    assert longest(100.0) == pytest.approx(10.0, rel=1e-3)

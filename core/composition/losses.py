@@ -10,9 +10,10 @@ others, so that what is well already stays as it is:
 
     L_apart     =  sum over pairs i < j  max(0, r(G * N_i, G * N_j) + .1)    r: Pearson's correlation over all places
     L_seen      =  sum_i  max(0, 1 - P_i / enough)                           P_i: mean of N_i over the places where it is highest
-    L_gather    =  sum_i  max(0, V_i / wide - 1)                             V_i: variance of places, each weighed by
-                                                                             max(0, O_i - median O_i)^2, over a whole picture's;
-                                                                             O_i = G * (G * N_i - max_j G * N_j), what is its own
+    L_gather    =  sum_i  f_i max(0, V_i / wide - 1)                         V_i: variance of places, each weighed by
+                                                                             max(0, S_i - median S_i)^2, S_i = G * G * N_i, over a
+                                                                             whole picture's; f_i = max(0, 1 - max_j r / shared), held
+                                                                             constant: those still at one place are parted first
 
 Attend-and-Excite (arXiv 2301.13826), of maps A_i, a softmax over the words of 100 times the attention:
 
@@ -35,6 +36,7 @@ SIGMA = 0.5  # of the Gaussian, in tokens
 SHARPNESS = 100.0  # of Attend-and-Excite's softmax over words
 MARGIN = 0.1  # of L_apart: without one, objects may touch
 SHARE = 1 / 40  # of all places, that an object is to be looked for at
+SHARED = 0.5  # correlation to another object, from which on one is not gathered
 WIDE = 0.15  # of a picture's variance: as much as a square of .39 of its side has
 LEAST = 1e-6  # of a sum that is divided by
 
@@ -55,12 +57,8 @@ def enhance(maps: Tensor, present: Tensor) -> Tensor:
 
 def apart(maps: Tensor, present: Tensor) -> Tensor:
     """L_apart: whether two objects are looked for at the same places."""
-    first, second = torch.triu_indices(maps.shape[1], maps.shape[1], 1, device=maps.device)
-    flat = smooth(maps).flatten(2)
-    around = flat - flat.mean(2, keepdim=True)
-    unit = around / (around.norm(dim=2, keepdim=True) + LEAST)
-    alike = ((unit[:, first] * unit[:, second]).sum(2) + MARGIN).clamp(min=0)
-    return (alike * (present[:, first] & present[:, second])).sum(1)
+    alike = (_correlations(smooth(maps)) + MARGIN).clamp(min=0)
+    return (alike * _pairs(present)).triu(1).sum((1, 2))
 
 
 def seen(maps: Tensor, present: Tensor, enough: float) -> Tensor:
@@ -74,13 +72,16 @@ def gather(maps: Tensor, present: Tensor, single: Tensor) -> Tensor:
     """L_gather: how far each object is spread, as one that is drawn twice is. single: (B, objects) bool, which of those that are present
     are one thing each. Frames of a clip each have a middle of their own, for things move."""
     soft = smooth(maps)
-    own = smooth(soft - _most_of_others(soft, present)).flatten(2)
-    above = (own - own.median(2, keepdim=True).values).clamp(min=0).square().unflatten(2, maps.shape[2:])
+    others = _pairs(present) & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    nearest = torch.where(others, _correlations(soft.detach()), 0.0).amax(2)
+    free = (1 - nearest / SHARED).clamp(0, 1)
+    softer = smooth(soft).flatten(2)
+    above = (softer - softer.median(2, keepdim=True).values).clamp(min=0).square().unflatten(2, maps.shape[2:])
     weight = above / (above.sum((2, 3, 4), keepdim=True) + LEAST**2)
     height, width = maps.shape[3:]
     varied = _variance(weight.sum(3)) + _variance(weight.sum(4))
     share = varied / ((height**2 + width**2) / 12)
-    return ((share / WIDE - 1).clamp(min=0) * single).sum(1)
+    return (free * (share / WIDE - 1).clamp(min=0) * single).sum(1)
 
 
 def attend_and_excite(maps: Tensor, present: Tensor) -> Tensor:
@@ -96,10 +97,17 @@ def boxes(maps: Tensor, inside: Tensor, present: Tensor) -> Tensor:
     return ((1 - inward).square() * present).sum(1) / present.sum(1).clamp(min=1)
 
 
-def _most_of_others(maps: Tensor, present: Tensor) -> Tensor:
-    """At each place, (B, objects, F, h, w), the most that any other object has."""
-    others = present[:, None] & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
-    return torch.where(others[..., None, None, None], maps[:, None], 0.0).amax(2)
+def _pairs(present: Tensor) -> Tensor:
+    """(B, objects, objects): both are present."""
+    return present[:, :, None] & present[:, None]
+
+
+def _correlations(maps: Tensor) -> Tensor:
+    """Pearson's, over all places, of each two maps: (B, objects, F, h, w) to (B, objects, objects)."""
+    flat = maps.flatten(2)
+    around = flat - flat.mean(2, keepdim=True)
+    unit = around / (around.norm(dim=2, keepdim=True) + LEAST)
+    return unit @ unit.mT
 
 
 def _variance(weight: Tensor) -> Tensor:

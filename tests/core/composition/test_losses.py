@@ -81,10 +81,10 @@ def test_gather(maps):
     found = losses.gather(maps, PRESENT, SINGLE)
     for row, present, single, loss in zip(maps, PRESENT, SINGLE, found, strict=True):
         wanted, soft = 0.0, {i: [blurred(frame.tolist()) for frame in row[i]] for i in there(present)}
+        flat = {i: [place for frame in frames for line in frame for place in line] for i, frames in soft.items()}
         for i in there(single):
-            frames = [[[soft[i][f][y][x] - max([0, *(soft[j][f][y][x] for j in soft if j != i)]) for x in range(3)] for y in range(5)]
-                      for f in range(2)]  # fmt: skip
-            frames = [blurred(frame) for frame in frames]
+            nearest = max([0.0, *(statistics.correlation(flat[i], flat[j]) for j in soft if j != i)])
+            frames = [blurred(frame) for frame in soft[i]]
             values = sorted(value for frame in frames for line in frame for value in line)
             median, total, varied = values[(len(values) - 1) // 2], 0.0, 0.0
             for frame in frames:
@@ -93,7 +93,7 @@ def test_gather(maps):
                 middle = [sum(w * place[axis] for place, w in weight.items()) / here for axis in (0, 1)]
                 total += here
                 varied += sum(w * math.dist(place, middle) ** 2 for place, w in weight.items())
-            wanted += max(0.0, varied / total / ((5**2 + 3**2) / 12) / losses.WIDE - 1)
+            wanted += max(0.0, 1 - nearest / losses.SHARED) * max(0.0, varied / total / ((5**2 + 3**2) / 12) / losses.WIDE - 1)
         assert float(loss) == pytest.approx(wanted, rel=1e-4)
 
 
@@ -106,6 +106,7 @@ def test_what_is_apart_seen_and_gathered_costs_nothing():
     assert losses.gather(twice, both, both) > 1 and losses.gather(twice, both, ~both) == 0
     moving = torch.cat([maps, maps.flip(4)], 2)
     assert losses.gather(moving, both, both) == 0
+    assert losses.gather(twice[:, :1].expand(-1, 2, -1, -1, -1), both, both) == 0  # two at one place are parted first
     assert losses.apart(maps.flip(1) + maps, both) == pytest.approx(1.1, abs=1e-5) and losses.seen(maps, both, 0.3) > 0
 
 
@@ -155,7 +156,8 @@ def test_empty_maps_give_finite_gradients():
 
 
 @pytest.mark.parametrize("loss", [losses.separate, losses.enhance, losses.apart, GATHER, losses.attend_and_excite])
-def test_gradients_against_finite_differences(maps, loss):
+def test_gradients_against_finite_differences(maps, loss, monkeypatch):
+    monkeypatch.setattr(losses, "SHARED", 1e9)  # that it is held constant is no derivative
     assert torch.autograd.gradcheck(lambda m: loss(m, PRESENT), maps.clone().requires_grad_())
 
 

@@ -253,8 +253,7 @@ def main() -> None:
         for name in drawn:
             figures |= here.figures(name, drawn[name])
         if options.sheet is not None and objects == 2:
-            shown = {"plain": here.plain, "guided": drawn[""], "with the LoRA": drawn["lora_"]}
-            here.sheet(shown | {"Attend-and-Excite": drawn["peer_"]}, options.sheet)
+            here.sheet({"plain": here.plain, "guided": drawn[""], "Attend-and-Excite": drawn["peer_"]}, options.sheet)
         if objects > 1:
             figures |= here.by_names(drawn["lora_"]) | here.elsewhere(own[""])
         for name, settings in (ABLATIONS if options.ablate and objects > 1 else {}).items():

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...core.camera_files import files as camera_files
+from ...core.camera_files.checks import CameraFileError
 from ...core.geometry import cameras, trajectory
 from ...core.geometry.cameras import CameraPath
 from ...core.splats.projection import NEAR
@@ -157,7 +158,10 @@ class LoadCameraPath(io.ComfyNode):
         path = file_below_folders(file)
         if path is None:
             raise checks.InputError(f"file is {str(file)[:80]!r}: there is no such file in ComfyUI's input or output folder.")
-        return io.NodeOutput(camera_files.load(path))
+        try:
+            return io.NodeOutput(camera_files.load(path))
+        except CameraFileError as error:
+            raise CameraFileError(f"file is {str(file)[:80]!r}: {error}") from None
 
 
 def file_below_folders(file: str) -> Path | None:

@@ -14,6 +14,7 @@ from ...host.models.frames import fitted
 SAME_ASPECT = 0.05  # of the aspect ratio; by less than this a mask may differ from its picture
 MOST_PROMPTS = 100
 FORBIDDEN = re.compile(r'[\x00-\x1f\ud800-\udfff<>:"|?*]')  # in file names, on one system or another
+RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\xb9\xb2\xb3])\s*(\..*)?", re.IGNORECASE)  # devices of Windows
 
 
 class InputError(ValueError):
@@ -65,7 +66,7 @@ def image(name: str, value: Tensor, clamp: bool = True) -> Tensor:
     if 0 in value.shape:
         raise InputError(f"{name} has no pixels ({_shape(value)}): connect a picture.")
     if not torch.isfinite(value).all():
-        raise InputError(f"{name} has pixels that are not numbers (NaN or infinity): the node before it went wrong, often a VAE in fp16.")
+        raise InputError(f"{name} has pixels that are not numbers (NaN or infinity): the node before it went wrong, as some do in fp16.")
     colours = value.expand(-1, -1, -1, 3) if value.shape[-1] == 1 else value[..., :3]
     return colours.float().clamp(0, 1) if clamp else colours.float()
 
@@ -137,7 +138,7 @@ def conditioning(name: str, value: list) -> None:
 def file_name(value: str) -> str:
     """A name, perhaps with folders, that stays in the folder it is saved in."""
     parts = value.replace("\\", "/").split("/") if isinstance(value, str) else [""]
-    plain = all(part.strip(" .") for part in parts) and not FORBIDDEN.search(value)
+    plain = all(part.strip(" .") and not RESERVED.fullmatch(part.strip()) for part in parts) and not FORBIDDEN.search(value)
     if not plain or len(value.encode(errors="surrogatepass")) > 200:
         raise InputError(f"name is {str(value)[:60]!r}: write a plain file name, such as 'sd15 people' (folders as in 'sd15/people').")
     return "/".join(part.strip() for part in parts)

@@ -236,8 +236,12 @@ def test_only_files_of_the_folder_are_loaded(world, folder, name) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", "../up", "a/../../up", "/tmp/absolute", "C:\\windows", "..\\up", "a//b", "nul\0", "what?", "a\nb", ".", "x" * 300]
-)
+    "name",
+    [
+        "", "  ", "../up", "a/../../up", "/tmp/absolute", "C:\\windows", "..\\up", "a//b", "nul\0", "what?", "a\nb", ".", "x" * 300,
+        "aux/x", "NUL.txt",
+    ],
+)  # fmt: skip
 def test_only_into_the_folder_is_saved(world, folder, name) -> None:
     with pytest.raises(ValueError, match="plain file name") as refused:
         run("FreeSteerSaveBasis", basis=world.basis, name=name)

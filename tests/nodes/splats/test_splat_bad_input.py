@@ -330,7 +330,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "name",
     [
         "", "  ", "../up", "a/../../up", "/tmp/absolute", "C:\\windows", "..\\up", "a//b", "nul\0", "what?", "a\nb", ".", "x" * 300,
-        "\N{PILE OF POO}" * 60, "\ud800", None, 5, ["a"],
+        "\N{PILE OF POO}" * 60, "\ud800", None, 5, ["a"], "aux/x", "cameras/NUL.old", "com1",
     ],
 )  # fmt: skip
 def test_only_into_the_output_folder_is_saved(folder: Path, name: Any) -> None:
@@ -364,6 +364,13 @@ def test_only_what_lies_in_the_folders_is_loaded(folder: Path, file: str) -> Non
         load(file=file)()
     assert_one_sentence(refused.value)
     assert CLASSES["FreeSteerLoadCameraPath"].fingerprint_inputs(file=file) == ""
+
+
+@pytest.mark.parametrize("file", ["", "."])
+def test_the_folders_themselves_are_no_camera_file(folder: Path, file: str) -> None:
+    with pytest.raises(CameraFileError, match=f"file is '{file}': cameras.txt cannot be read") as refused:
+        load(file=file)()
+    assert_one_sentence(refused.value)
 
 
 # What is in files

@@ -36,8 +36,10 @@ class Request:
 
 @dataclass
 class Readout:
-    """What was read: an entry for each pass over the latents, of which a regional prompt needs several."""
+    """What was read: an entry for each pass over the latents, of which a regional prompt needs several. asked: whether the model was asked
+    about the conditions at all; else a cache answered for it, or none of their prompts is for this time of sampling."""
 
+    asked: bool = False
     passes: list[Features] = field(default_factory=list)
     energies: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
@@ -98,9 +100,12 @@ def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
 
 def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     options = next((a for a in (*args, *kwargs.values()) if isinstance(a, dict) and READING in a), None)
-    if options is None or x.shape[2:] != options[READING].request.shape[2:]:
+    if options is None:
         return executor(x, timestep, *args, **kwargs)
     request, readout = options[READING].request, options[READING].readout
+    readout.asked = True
+    if x.shape[2:] != request.shape[2:]:
+        return executor(x, timestep, *args, **kwargs)
     diffusion_model = executor.class_obj.diffusion_model
     taps = Taps(diffusion_model, request.points, x.shape, stop_gradient=request.energy is not None)
     if request.energy is None:

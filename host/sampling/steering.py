@@ -72,6 +72,10 @@ class Run:
         self.sessions.update(fresh)
         return list(fresh.values())
 
+    def forget(self, sessions: Sequence[Session]) -> None:
+        """Sessions that have seen nothing yet: they start anew at the next step."""
+        self.sessions = {key: one for key, one in self.sessions.items() if not any(one is other for other in sessions)}
+
     def correct(self, denoised: Tensor, guides: Sequence[Guide], sigma: float) -> Tensor:
         for guide in guides:
             denoised = self.sessions[id(guide)].correct(denoised, sigma)
@@ -162,18 +166,30 @@ class Step:
             return self.run.correct(denoised - self.limit * held.step, self.guides, self.sigma)
         fresh = self.run.start(self.guides, self.guider.model_patcher, x, self.guider.conds.get("positive") or [])
         denoised, step = self._refined(x, fresh)
+        if step is None:
+            return self._unread(denoised, fresh, held)
         if held is not None:
             step = torch.lerp(step, held.step, math.exp(-min(held.distance(self.noise), FAR) / MEMORY))
         self.run.held = Held(self.guides, self.noise, step)
         return self.run.correct(denoised - self.limit * step, self.guides, self.sigma)
 
-    def _refined(self, x: Tensor, fresh: Sequence[Session]) -> tuple[Tensor, Tensor]:
-        """The clean latent that is predicted from x without any step, and the step in units of the limit: a sum of several small ones."""
+    def _unread(self, denoised: Tensor, fresh: Sequence[Session], held: Held | None) -> Tensor:
+        """What comes of a prediction at which the model was not asked about the prompt: the last step serves, if there is one."""
+        if held is None:
+            self.run.forget(fresh)
+            return denoised
+        return self.run.correct(denoised - self.limit * held.step, self.guides, self.sigma)
+
+    def _refined(self, x: Tensor, fresh: Sequence[Session]) -> tuple[Tensor, Tensor | None]:
+        """The clean latent that is predicted from x without any step, and the step in units of the limit: a sum of several small ones; None
+        if there was nothing to read."""
         count = max(guide.refinements or self._by_distance() for guide in self.guides)
         signal = self.signal
         start, moved = None, torch.zeros_like(x)
         for _ in range(count):
             denoised, readout = self.evaluate(x - signal * self.limit * moved, self.sigma, self._request(x, energy=True))
+            if not readout.asked:
+                return (denoised, None) if start is None else (start, moved)
             if start is None:
                 start = denoised
                 self._look_ahead(fresh, x, denoised, readout)

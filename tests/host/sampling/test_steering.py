@@ -13,8 +13,9 @@ import pytest
 import torch
 from comfy.hooks import HookGroup, HookKeyframe, WeightHook
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
-from comfy_extras.nodes_easycache import EasyCacheNode
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from freesteer.benchmarks.host.counters import Reads
 from freesteer.core.attention.probabilities import attention_probabilities
@@ -480,6 +481,33 @@ def test_a_cache_that_skips_the_model_is_named():
     cached: Any = EasyCacheNode.execute(model.model, 10.0, 0.0, 1.0, False)[0]
     with pytest.raises(TapError, match="cache"):
         sample(model, guide(model), steps=12, patcher=cached)
+
+
+@pytest.mark.parametrize("first", ["guide", "cache"])
+def test_a_cache_that_answers_for_the_whole_prediction_leaves_the_last_step(first):
+    model = tiny.build(PLAYGROUND, True)
+
+    def cached(patcher: ModelPatcher) -> ModelPatcher:
+        return LazyCacheNode.execute(patcher, 10.0, 0.0, 1.0, False).args[0]
+
+    steered = guide(model)
+    patcher = steering.attach(model.model, steered) if first == "guide" else steering.attach(cached(model.model), steered)
+    drawn = model.sample(cached(patcher) if first == "guide" else patcher, 12)
+    assert 0 < len(steered.seen) < 12
+    assert not torch.allclose(drawn, model.sample(cached(model.model), 12), rtol=1e-2)
+
+
+def test_a_prompt_for_a_part_of_sampling_is_steered_in_that_part():
+    model = tiny.build(PLAYGROUND, True)
+    ((text, options),) = model.positive
+    late, early = ([t, {**options, "start_percent": s, "end_percent": s + 0.5}] for t, s in ((text, 0.5), (text * 0.5, 0.0)))
+    sampling = model.model.get_model_object("model_sampling")
+    whole, half, looked = guide(model), guide(model), []
+    half.first = lambda predict, x, sigma: looked.append(sigma)
+    sample(replace(model, positive=[late, early]), whole, steps=6)
+    sample(replace(model, positive=[late]), half, steps=6)
+    assert len(whole.seen) == 6 and 0 < len(half.seen) < 6
+    assert looked == [half.seen[0][0]] and looked[0] <= sampling.percent_to_sigma(0.5)
 
 
 def test_what_a_guide_corrects_is_what_the_sampler_gets():

@@ -60,7 +60,8 @@ class Overlap(io.ComfyNode):
                 io.Mask.Input("condition", tooltip="Where the subject should be: one mask for all pictures, or one for each."),
                 io.String.Input(
                     "prompt", optional=True, default="", multiline=True, tooltip="Playground only: the prompt, as in 'a red star on "
-                    "grass'. Its first colour and shape are looked for in the result. One line for all pictures, or one for each.",
+                    "grass'. What has its first colour is looked for, of its shape if there is one. One line for all, or one "
+                    "for each.",
                 ),
                 io.Mask.Input(
                     "result_mask", optional=True, tooltip="Where the subject is in the result, from a segmentation node. Takes the place "
@@ -87,7 +88,12 @@ class Overlap(io.ComfyNode):
         else:
             found = named_masks("result", result, prompt)
         overlaps = overlap(wanted, found)
+        told = [f"overlap {value:.2f}" for value in overlaps.tolist()]
         text = f"Mean overlap of result and condition: {overlaps.mean():.2f}"
+        unknown = [] if result_mask is not None else (~found.flatten(1).any(1)).nonzero()[:, 0].tolist()
+        if unknown:
+            told = ["not recognised" if i in unknown else words for i, words in enumerate(told)]
+            text += f" (not recognised in {len(unknown)} of {count} pictures, which count as 0: where you see it, connect a result_mask)"
         if unsteered is not None and result_mask is None:
             plain = named_masks("unsteered", checks.image("unsteered", unsteered), prompt)
             if plain.shape != wanted.shape:
@@ -97,13 +103,16 @@ class Overlap(io.ComfyNode):
                 )
             text += f", unsteered {overlap(wanted, plain).mean():.2f}"
         overlay = outlined(result, wanted)
-        picture = captioned(overlay, [f"overlap {value:.2f}" for value in overlaps.tolist()])
+        picture = captioned(overlay, told)
         shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(float(overlaps.mean()), overlay, ui=shown)
 
 
 def named_masks(name: str, images: Tensor, prompt: str) -> Tensor:
-    """Where playground pictures show what their prompts name first, (B, H, W) bool; nowhere if they do not."""
+    """Where playground pictures show what their prompts name first, (B, H, W) bool; nowhere if they do not.
+
+    Steering bends shapes, so what has the colour will do, and of a shape alone the largest thing: the overlap tells its outline.
+    """
     lines = [line for line in prompt.splitlines() if line.strip()]
     if not lines:
         raise checks.InputError("Condition Overlap needs a prompt (playground pictures) or a result_mask (any others): give one of them.")
@@ -116,9 +125,9 @@ def named_masks(name: str, images: Tensor, prompt: str) -> Tensor:
     pictures = referee.look(referee.load(), images.movedim(-1, 1).cpu())
     masks = []
     for picture, (colour, shape) in zip(pictures, names, strict=True):
-        seen = (o for o in picture.objects if colour in (None, o.colour) and shape in (None, o.shape))
-        largest = next(seen, None)
-        masks.append(torch.zeros(images.shape[1:3], dtype=torch.bool) if largest is None else torch.from_numpy(largest.mask))
+        coloured = [thing for thing in picture.objects if colour in (None, thing.colour)]
+        found = next((thing for thing in coloured if shape in (None, thing.shape)), coloured[0] if coloured else None)
+        masks.append(torch.zeros(images.shape[1:3], dtype=torch.bool) if found is None else torch.from_numpy(found.mask))
     return torch.stack(masks).to(images.device)
 
 

@@ -98,8 +98,10 @@ def test_the_referee_finds_what_is_named_and_nothing_else(world: World) -> None:
     result = images.movedim(1, -1)
     output = measure(result=result, condition=masks[:, 0], prompt="a red star", unsteered=result.flip(0))
     assert output.result[0] > 0.85
-    assert "unsteered 0." in output.ui["text"][0]
-    assert measure(result=result, condition=masks[:, 0], prompt="a blue star").result[0] == 0
+    assert "unsteered 0." in output.ui["text"][0] and "not recognised" not in output.ui["text"][0]
+    assert measure(result=result, condition=masks[:, 0], prompt="a red ring").result[0] == output.result[0]  # a shape that was bent
+    nowhere = measure(result=result, condition=masks[:, 0], prompt="a blue star")
+    assert nowhere.result[0] == 0 and "not recognised in 2 of 2 pictures" in nowhere.ui["text"][0]
 
 
 @pytest.mark.parametrize("kind", [*conditions.KINDS, EACH])

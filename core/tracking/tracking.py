@@ -26,6 +26,7 @@ MOST_KEYFRAMES = 60  # that are adjusted together at the end; the frames of a lo
 MOST_PIXELS_WITH_DEPTH = 2**15  # of a frame, where depth is adjusted with cameras: the finest level that has no more is taken
 DISTANCES = torch.logspace(0, 3, 13)  # of a scene, in mean steps of its camera: what is tried where cameras are given, but not the unit
 DEPTH_AND_EXPOSURE = range(POSE.stop, PER_FRAME)  # the parameters of a frame that are left where cameras are known
+STILL = 0.005  # of how far the first frame's things are: a camera that moves by less shows nothing from another side
 LOST = 0.45  # share of a frame's pixels that agree with another frame's: with less, its camera counts as not found
 Progress = Callable[[int, int], None]
 
@@ -43,6 +44,14 @@ class Tracked:
     def lost(self) -> list[int]:
         """Frames whose place is not known."""
         return (self.confidence < LOST).nonzero()[:, 0].tolist()
+
+    @property
+    def still(self) -> bool:
+        """Whether the camera stays where it is, or only turns."""
+        level = self.levels[-1]
+        seen = self.state.depths(level.depth[:1], slice(1))[level.valid[:1] > 0]
+        places = self.path(level.size).positions
+        return bool((places - places[0]).norm(dim=1).amax() < STILL * seen.median())
 
     def path(self, size: tuple[int, int]) -> CameraPath:
         """The cameras of pictures of a size (h, w)."""

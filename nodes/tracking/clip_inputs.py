@@ -190,6 +190,11 @@ def report(tracked: Tracked) -> str:
     text = f"{len(confidence)} cameras; agreement of the frames {float(confidence.mean()):.0%} (worst {float(confidence.min()):.0%})"
     degrees = 2 * float(torch.rad2deg(torch.atan(0.5 / tracked.state.focal)))
     text += f"; field of view {degrees:.1f} degrees."
+    if tracked.still and not tracked.lost:
+        text += (
+            " The camera stands still, or only turns: nothing is seen from another side, and depth is that of the depth node. Take a clip "
+            "whose camera moves."
+        )
     if tracked.lost:
         frames = ", ".join(map(str, tracked.lost[:10])) + ("..." if len(tracked.lost) > 10 else "")
         text += (

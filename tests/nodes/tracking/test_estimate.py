@@ -35,6 +35,16 @@ def test_the_cameras_of_an_exact_clip_are_found(kind: str, depth_kind: str) -> N
     assert re.search(r"Memory: \d\.\d GB at most\.$", report)
 
 
+def test_a_camera_that_stands_still_is_told_of() -> None:
+    seen = clip("sideways")
+    grain = 0.02 * noise(*seen.image.shape)
+    for image in (seen.image[:1].expand_as(seen.image), (seen.image[:1] + grain).clamp(0, 1)):
+        _, report = run("FreeSteerEstimateCameras", **of(seen, image=image, depth=seen.depth[:1].expand_as(seen.depth)))
+        assert "The camera stands still, or only turns" in report
+    _, report = run("FreeSteerEstimateCameras", **of(seen))
+    assert "stands still" not in report
+
+
 def test_a_guess_of_the_field_of_view_is_corrected() -> None:
     guess = 0.85 * clip("handheld").field_of_view
     found, _ = run("FreeSteerEstimateCameras", **of(clip("handheld"), field_of_view=guess, field_of_view_known=False))

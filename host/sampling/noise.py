@@ -4,7 +4,7 @@ from typing import Any
 
 import comfy.model_sampling
 
-LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins
+LOUDEST = 15.0  # noise to signal that counts: where the schedule of SD begins; with zero terminal SNR it begins at 4500
 
 
 def signal_in_x(sigma: float, model_sampling: Any) -> float:
@@ -15,7 +15,7 @@ def signal_in_x(sigma: float, model_sampling: Any) -> float:
 def noise_to_signal(sigma: float, model_sampling: Any) -> float:
     """How much stronger the noise is than the clean latent; flow models count it from 0 to 1, as noise / (noise + signal)."""
     flow = isinstance(model_sampling, comfy.model_sampling.CONST)
-    return min(sigma / max(1 - sigma, 1e-3), LOUDEST) if flow else sigma
+    return min(sigma / max(1 - sigma, 1e-3) if flow else sigma, LOUDEST)
 
 
 def longest(noise: float) -> float:

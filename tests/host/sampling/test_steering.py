@@ -16,6 +16,7 @@ from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from freesteer.benchmarks.host.counters import Reads
 from freesteer.core.attention.probabilities import attention_probabilities
@@ -26,7 +27,7 @@ from freesteer.host.models import families
 from freesteer.host.models.taps import Point, TapError
 from freesteer.host.sampling import steering
 from freesteer.host.sampling.guides import Predict
-from freesteer.host.sampling.noise import longest, noise_to_signal
+from freesteer.host.sampling.noise import LOUDEST, longest, noise_to_signal
 from freesteer.host.sampling.sigma_range import SigmaRange
 from freesteer.tests.host import tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
@@ -448,6 +449,20 @@ def test_noise_to_signal_is_that_of_the_latent_itself():
             mixed = sampling.noise_scaling(torch.tensor(sigma), noise, signal, False)
             in_signal, in_noise = ((mixed * part).mean() / part.square().mean() for part in (signal, noise))
             assert noise_to_signal(sigma, sampling) == pytest.approx(float(in_noise / in_signal), rel=1e-3)
+
+
+def test_where_the_schedule_begins_at_pure_noise_no_step_is_longer():
+    """Checkpoints for v-prediction with zero terminal SNR begin at a sigma of 4500."""
+    model = tiny.build("SD 2", True)
+    patcher = ModelSamplingDiscrete().patch(model.model, "v_prediction", True)[0]
+    seen: list[Tensor] = []
+    watching = guide(model, strength=1.0, correction=lambda denoised, sigma: seen.append(denoised) or denoised)
+    plain = guide(model, strength=1e-9, correction=watching.correction)
+    for each in (watching, plain):
+        assert torch.isfinite(sample(model, each, steps=4, patcher=patcher)).all()
+    assert watching.seen[0][0] > 4000
+    moved = seen[0] - seen[4]
+    assert 0.1 < float(moved.square().mean().sqrt()) < 1.01 * longest(LOUDEST)
 
 
 def test_a_step_remembers_the_one_before(monkeypatch):

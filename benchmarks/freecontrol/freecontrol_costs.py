@@ -154,7 +154,7 @@ def five_row_over_ours(model: ModelPatcher, positive: Conditioning, negative: Co
         comfy.sample.sample_custom(guided, noise, scenes.CFG, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0)
 
     guide = next(iter(guided.get_attachment(steering.KEY) or ()))
-    energy = guide.start(model, latent).energy
+    energy = guide.start(model, latent, [], guide.range).energy
     preparation.rewrap_weights(model.model)
 
     def paper() -> None:

@@ -50,7 +50,7 @@ class Guide(Protocol):
     @property
     def fades(self) -> bool: ...
 
-    def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]]) -> Session:
+    def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]], range: SigmaRange) -> Session:
         """latent: the sampler's noisy x, (B, C, ...), at the first guided step. positive: the conditions it is guided at, as the host has
-        processed them."""
+        processed them. range: that of this guide, as it lies in this run."""
         ...

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+WHOLE = 0.05  # of sampling: a run that begins earlier than this counts as a whole one, whatever its scheduler
+
 
 @dataclass(frozen=True)
 class SigmaInterval:
@@ -39,5 +41,22 @@ class SigmaRange:
         low = 0.0 if self.end_percent >= 1 else float(model_sampling.percent_to_sigma(self.end_percent))
         return SigmaInterval(high, low)
 
+    def of_run(self, sigma: float, model_sampling: Any) -> "SigmaRange":
+        """The same shares of a run that begins at `sigma`, as img2img does."""
+        begun = percent_at(sigma, model_sampling)
+        if begun < WHOLE:
+            return self
+        start = begun + self.start_percent * (1 - begun) if self.start_percent > 0 else 0.0
+        return SigmaRange(start, 1 - (1 - self.end_percent) * (1 - begun))
+
     def contains(self, sigma: float | Tensor, model_sampling: Any) -> bool:
         return self.resolve(model_sampling).contains(sigma)
+
+
+def percent_at(sigma: float, model_sampling: Any) -> float:
+    """How much of sampling is over at a noise level: the inverse of the host's percent_to_sigma, which only falls."""
+    low, high = 0.0, 1.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if model_sampling.percent_to_sigma(middle) > sigma else (low, middle)
+    return low

@@ -10,12 +10,12 @@ All of it hangs on five of the host's wrapper lists, which any number of packs c
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...core.bounded_step import bounded_step
@@ -25,6 +25,7 @@ from . import reading
 from .guides import Guide, Session
 from .noise import longest, noise_to_signal, signal_in_x
 from .reading import Features, Readout, Request
+from .run import Held, Run
 
 KEY = "freesteer_steering"
 RATE = 3.0  # energy falls like sigma to this power where nothing limits the step: enough to reach its floor, not to shake there
@@ -36,59 +37,12 @@ MOST = 5  # of these
 ENDING = 2  # steps of the sampler, over which a guide ends that fades
 
 
-@dataclass(frozen=True)
-class Held:
-    """The last step, in units of its limit, and the noise (see `noise_to_signal`) at which it was taken."""
-
-    guides: Sequence[Guide]
-    noise: float
-    step: Tensor
-
-    def fits(self, guides: Sequence[Guide], shape: torch.Size) -> bool:
-        return self.step.shape == shape and list(map(id, self.guides)) == list(map(id, guides))
-
-    def distance(self, noise: float) -> float:
-        """In powers of e."""
-        return abs(math.log(max(noise, 1e-9) / max(self.noise, 1e-9)))
-
-
-@dataclass
-class Run:
-    """One sampling run: its guides, and what they have come to so far. recompute: by the points that are read, whether a graph is
-    made smaller at the cost of time. sigmas: the sampler's."""
-
-    guides: Sequence[Guide]
-    sigmas: Sequence[float] = ()
-    sessions: dict[int, Session] = field(default_factory=dict)
-    held: Held | None = None
-    recompute: dict[tuple[Readable, ...], bool] = field(default_factory=dict)
-
-    def active(self, sigma: float, model_sampling: Any) -> list[Guide]:
-        return [guide for guide in self.guides if guide.strength > 0 and guide.range.contains(sigma, model_sampling)]
-
-    def start(self, guides: Sequence[Guide], model: ModelPatcher, x: Tensor, positive: list[dict[str, Any]]) -> list[Session]:
-        """Sessions of the guides that had none yet."""
-        fresh = {id(guide): guide.start(model, x, positive) for guide in guides if id(guide) not in self.sessions}
-        self.sessions.update(fresh)
-        return list(fresh.values())
-
-    def forget(self, sessions: Sequence[Session]) -> None:
-        """Sessions that have seen nothing yet: they start anew at the next step."""
-        self.sessions = {key: one for key, one in self.sessions.items() if not any(one is other for other in sessions)}
-
-    def correct(self, denoised: Tensor, guides: Sequence[Guide], sigma: float) -> Tensor:
-        for guide in guides:
-            denoised = self.sessions[id(guide)].correct(denoised, sigma)
-        return denoised
-
-
 def attach(model: ModelPatcher, guide: Guide) -> ModelPatcher:
     """A clone of `model` with one more guide."""
     m = preparation.prepare(model)
     if m.get_attachment(KEY) is None:
         m = reading.readable(m)
         m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample)
-        m.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise)
     m.set_attachments(KEY, (*(m.get_attachment(KEY) or ()), guide))
     return m
 
@@ -103,11 +57,16 @@ def without_guides(model: ModelPatcher) -> ModelPatcher:
 def _outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]  # the host drops these after the run
-    options[KEY] = Run(guider.model_patcher.get_attachment(KEY), sigmas.tolist())
+    guides, sampling = guider.model_patcher.get_attachment(KEY), guider.model_patcher.get_model_object("model_sampling")
+    goes_on = not noise.any()  # with what another sampler has left over
+    ranges = {id(guide): guide.range if goes_on else guide.range.of_run(float(sigmas[0]), sampling) for guide in guides}
+    options[KEY] = Run(guides, sigmas.tolist(), ranges)
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise, options)  # the last: caches of others do not see where it looks
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         options.pop(KEY, None)
+        options["wrappers"][WrappersMP.PREDICT_NOISE].pop(KEY, None)
 
 
 def _predict_noise(executor, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None = None):
@@ -203,7 +162,7 @@ class Step:
 
     def _faded(self, guide: Guide) -> float:
         lower, sampling = self._lower(), self.guider.inner_model.model_sampling
-        guided = sum(guide.range.contains(sigma, sampling) for sigma in lower)
+        guided = sum(self.run.ranges[id(guide)].contains(sigma, sampling) for sigma in lower)
         return 1.0 if guided == len(lower) else min((guided + 1) / (ENDING + 1), 1.0)
 
     def _by_distance(self) -> int:

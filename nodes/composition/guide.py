@@ -49,7 +49,8 @@ class SeparateAndEnhance(io.ComfyNode):
                     "of the missing ones appear, and the picture departs further from the plain one. 0: not at all.",
                 ),
                 io.Float.Input(
-                    "start_percent", default=DEFAULTS.start, min=0.0, max=1.0, step=0.01, tooltip="When it begins, as a part of sampling.",
+                    "start_percent", default=DEFAULTS.start, min=0.0, max=1.0, step=0.01, tooltip="When it begins, as a part of sampling; "
+                    "of img2img, of what its denoise leaves.",
                 ),
                 io.Float.Input(
                     "end_percent", default=DEFAULTS.end, min=0.0, max=1.0, step=0.01, tooltip="When it ends. Objects find their places "

@@ -61,8 +61,9 @@ def lines_input(**options):
 
 def end_input(**options):
     return io.Float.Input(
-        "end_percent", default=GUIDE.end, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling. Earlier: finer "
-        "details are the model's own, and it is quicker. Later: the layout is kept more strictly.", **options,
+        "end_percent", default=GUIDE.end, min=0.0, max=1.0, step=0.01, tooltip="When steering stops, as a part of sampling; of img2img, "
+        "of what its denoise leaves. Earlier: finer details are the model's own, and it is quicker. Later: the layout is kept more "
+        "strictly.", **options,
     )  # fmt: skip
 
 

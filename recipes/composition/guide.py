@@ -133,7 +133,7 @@ class CompositionGuide:
     def fades(self) -> bool:
         return True
 
-    def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]]) -> "CompositionSession":
+    def start(self, model: ModelPatcher, latent: Tensor, positive: list[dict[str, Any]], range: SigmaRange) -> "CompositionSession":
         given = [cond["cross_attn"] for cond in positive if cond.get("cross_attn") is not None]
         if not any(bool(prompt.rows(context).any()) for prompt in self.prompts for context in given):
             raise CompositionError(

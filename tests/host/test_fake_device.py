@@ -53,7 +53,7 @@ def test_a_guided_step_stays_on_its_device(family, paper, fake_device):
     model.model.requires_grad_(False)
     x = torch.zeros(1, *recipe.latent, device=DEVICE)
     guide = FreeControlGuide(structure_of(model, x.shape), families.structure_points(model), GuideSettings(paper=paper))
-    session = guide.start(model, x, [])
+    session = guide.start(model, x, [], guide.range)
     request = Request(x.shape, guide.points, lambda features: session.energy(features, 1.0), recompute=family in MUTATING)
     positive = [[text.half(), options] for text, options in recipe.conditioning]
     before = fake_device.total

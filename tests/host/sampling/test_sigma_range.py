@@ -32,6 +32,16 @@ def test_an_empty_range_contains_nothing(sampling):
     assert not any(SigmaRange(0.8, 0.2).contains(sigma, sampling) for sigma in (0.0, middle, float(sampling.sigma_max)))
 
 
+def test_percents_count_from_where_a_run_begins(sampling):
+    middle = float(sampling.percent_to_sigma(0.4))
+    later = FIRST_60.of_run(middle, sampling)
+    assert later.start_percent == 0.0 and later.end_percent == pytest.approx(0.76, abs=2e-3)
+    second = SigmaRange(0.5, 1.0).of_run(middle, sampling)
+    assert second.start_percent == pytest.approx(0.7, abs=2e-3) and second.end_percent == 1.0
+    for sigma in (float(sampling.sigma_max), float(sampling.percent_to_sigma(0.03)), 10 * float(sampling.sigma_max)):
+        assert FIRST_60.of_run(sigma, sampling) is FIRST_60
+
+
 def test_a_tensor_of_sigmas_counts_as_its_value():
     assert SigmaInterval(2.0, 1.0).contains(torch.tensor([1.5, 1.5]))
 

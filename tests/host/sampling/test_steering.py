@@ -65,7 +65,7 @@ class ToTarget:
     fades: bool = False
     seen: list[tuple[float, Tensor]] = field(default_factory=list)
 
-    def start(self, model, latent: Tensor, positive: list) -> "ToTarget":
+    def start(self, model, latent: Tensor, positive: list, range: SigmaRange) -> "ToTarget":
         return self
 
     def energy(self, features: Features, sigma: float) -> Tensor:
@@ -489,6 +489,23 @@ def test_nothing_looks_ahead_where_hooks_are_scheduled():
     positive = [[text, {**options, "hooks": group}] for text, options in model.positive]
     sample(replace(model, positive=positive), steered)
     assert looked == [None]
+
+
+@pytest.mark.parametrize("family", ["Flux", PLAYGROUND])
+@pytest.mark.parametrize("noisy", [True, False], ids=["img2img", "the second of two samplers"])
+def test_percents_are_of_the_run_unless_it_goes_on(noisy, family):
+    model = tiny.build(family, True)
+    early = guide(model, range=SigmaRange(0.0, 0.5))
+    with torch.inference_mode():
+        latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
+        noise = comfy.sample.prepare_noise(latent, 1)
+        sampler = comfy.samplers.KSampler(model.model, 6, torch.device("cpu"), "euler", "normal", denoise=0.4)
+        assert model.model.get_model_object("model_sampling").percent_to_sigma(0.5) > sampler.sigmas[0] > 0
+        comfy.sample.sample_custom(
+            steering.attach(model.model, early), noise if noisy else 0 * noise, 4.0, comfy.samplers.sampler_object("euler"), sampler.sigmas,
+            model.positive, model.negative, latent, disable_pbar=True,
+        )  # fmt: skip
+    assert len({sigma for sigma, _ in early.seen}) == (3 if noisy else 0)
 
 
 def test_a_cache_that_skips_the_model_is_named():

@@ -102,7 +102,7 @@ def test_gradients_agree_with_finite_differences(family, method):
     given = [{"cross_attn": made.positive[0][0]}]
 
     def check(call) -> Tensor:
-        session, dm = guide.start(model, call.x[call.rows], given), call.model.diffusion_model
+        session, dm = guide.start(model, call.x[call.rows], given, guide.range), call.model.diffusion_model
 
         def energy(features: dict[str, Tensor]) -> Tensor:
             return session.energy({name: f[call.rows] for name, f in features.items()}, 1.0)
@@ -177,7 +177,7 @@ def test_prompts_of_a_batch_have_their_own_objects():
     second = dataclasses.replace(named(made), encoded=other)
     model = recipe.attach(made.model, [named(made), second], SETTINGS)
     guide = recipe.CompositionGuide([named(made), second], (), SETTINGS)
-    words = guide.start(made.model, made.latent, [{"cross_attn": other}]).words(pair.positive[0][0], (1, 4, 4))
+    words = guide.start(made.model, made.latent, [{"cross_attn": other}], guide.range).words(pair.positive[0][0], (1, 4, 4))
     assert words.present.all() and torch.equal(words.phrases[0], named(made).phrases)
     assert not torch.equal(pair.sample(model), pair.sample())
 
@@ -256,8 +256,8 @@ def test_words_that_the_model_does_not_see_have_no_attention():
             return super().energy(features, sigma)
 
     class Guide(recipe.CompositionGuide):
-        def start(self, model, latent, positive):
-            return Looking(**vars(super().start(model, latent, positive)))
+        def start(self, model, latent, positive, range):
+            return Looking(**vars(super().start(model, latent, positive, range)))
 
     guide = Guide([named(made)], text_layers(families.family_of(made.model), made.model.model.diffusion_model), SETTINGS)
     masked.sample(steering.attach(made.model, guide), steps=1)

@@ -37,7 +37,7 @@ class Request:
 @dataclass
 class Readout:
     """What was read: an entry for each pass over the latents, of which a regional prompt needs several. asked: whether the model was asked
-    about the conditions at all; else a cache answered for it, or none of their prompts is for this time of sampling."""
+    about the conditions at all: it is not where none of their prompts is for this time of sampling."""
 
     asked: bool = False
     passes: list[Features] = field(default_factory=list)

@@ -54,10 +54,10 @@ class FreeControlGuide:
     def strength(self) -> float:
         return self.settings.strength
 
-    def start(self, model: ModelPatcher, latent: Tensor, positive: list) -> "FreeControlSession":
+    def start(self, model: ModelPatcher, latent: Tensor, positive: list, range: SigmaRange) -> "FreeControlSession":
         settings = self.settings
         grids = {p.name: picture_grid(p, latent.shape) for p in self.points}
-        low = self.range.resolve(model.get_model_object("model_sampling")).low
+        low = range.resolve(model.get_model_object("model_sampling")).low
         look = settings.appearance if settings.paper else 0.0
         structure = self.structure.to(latent.device)
         frames = latent.shape[2] if latent.ndim == 5 else clip_length(model.model, len(latent))
@@ -79,13 +79,12 @@ class FreeControlSession:
         return self.energy_of(features, sigma)
 
     def look_ahead(self, predict: Predict | None, x: Tensor, sigma: float, clean: Tensor, features: Features) -> None:
-        """Follows the sibling in one long step over most of the guided range."""
-        if self.settings.appearance == 0:
+        """Follows the sibling in one long step over most of the guided range. Where that cannot be done nothing holds the look: the ground
+        that is seen through most noise is not yet that of the picture."""
+        if self.settings.appearance == 0 or predict is None:
             return
         self._remember(clean, features, sigma)
-        if predict is None:
-            return
-        ratio = (self.low / sigma) ** SECOND_LOOK
+        ratio = min((self.low / sigma) ** SECOND_LOOK, 1.0)
         x, sigma = clean + (x - clean) * ratio, sigma * ratio
         self._remember(*predict(x, sigma), sigma)
 
@@ -96,7 +95,7 @@ class FreeControlSession:
             self.energy_of.remember(features, sigma)
 
     def correct(self, denoised: Tensor, sigma: float) -> Tensor:
-        if self.settings.paper or self.settings.appearance == 0:
+        if self.settings.paper or not self.grounds:
             return denoised
         return tone.toward(denoised, interpolate(self.grounds, self.sigmas, sigma), self.settings.appearance)
 

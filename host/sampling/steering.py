@@ -34,6 +34,8 @@ MEMORY = 0.3  # of the noise, in powers of e: over this distance a step keeps 1/
 FAR = 0.2  # of the noise, in powers of e: beyond, it keeps no less, for solvers of several steps amplify what changes at once
 SHORT = 0.22  # of the noise, in powers of e: a sampler's step that is longer is guided in several
 MOST = 5  # of these
+NEXT = 2.2  # of the noise at the sampler's next step: about so much can still be made a picture of
+LAST = 0.05  # as noise, what the last step may be moved by at most, which nothing puts right
 ENDING = 2  # steps of the sampler, over which a guide ends that fades
 
 
@@ -110,8 +112,8 @@ class Step:
 
     @property
     def limit(self) -> float:
-        """How far the predicted clean latent may be moved, RMS."""
-        return self.strongest * longest(self.noise)
+        """How far the predicted clean latent may be moved, RMS: no farther than what comes next, with less noise, can put right."""
+        return self.strongest * longest(min(self.noise, max(NEXT * self._next_noise(), LAST)))
 
     @property
     def points(self) -> tuple[Readable, ...]:
@@ -165,12 +167,14 @@ class Step:
         guided = sum(self.run.ranges[id(guide)].contains(sigma, sampling) for sigma in lower)
         return 1.0 if guided == len(lower) else min((guided + 1) / (ENDING + 1), 1.0)
 
+    def _next_noise(self) -> float:
+        """At the sampler's next step; 0 if this is the last."""
+        return noise_to_signal(max(self._lower(), default=0.0), self.guider.inner_model.model_sampling)
+
     def _by_distance(self) -> int:
-        """How many short steps the sampler's next one is worth."""
-        if not self._lower():
-            return 1
-        noise = noise_to_signal(max(self._lower()), self.guider.inner_model.model_sampling)
-        return min(max(round(math.log(max(self.noise / max(noise, 1e-9), 1.0)) / SHORT), 1), MOST)
+        """How many short steps the sampler's next one is worth; the last one is not guided much (LAST)."""
+        following = self._next_noise() or self.noise
+        return min(max(round(math.log(max(self.noise / following, 1.0)) / SHORT), 1), MOST)
 
     def _request(self, x: Tensor, energy: bool) -> Request:
         recompute = False

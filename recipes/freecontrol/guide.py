@@ -43,7 +43,7 @@ class FreeControlGuide:
     structure: Structure
     points: list[Point]
     settings: GuideSettings
-    refinements: int = 1
+    refinements: int = 0
     fades: bool = False
 
     @property

@@ -341,6 +341,17 @@ def test_few_long_steps_are_guided_in_several_short_ones():
         assert len(watching.seen) in wanted
 
 
+def test_what_nothing_comes_after_is_hardly_moved():
+    """A picture that is made in one step cannot put right what a guide has moved: it is as without one."""
+    model = tiny.build(PLAYGROUND, True)
+
+    def moved(steps: int) -> float:
+        apart = sample(model, guide(model, strength=2.0), steps=steps) - sample(model, steps=steps)
+        return float(apart.square().mean().sqrt()) * model.model.get_model_object("latent_format").scale_factor
+
+    assert 0 < moved(1) < 0.101 < moved(3)
+
+
 def test_a_guide_that_fades_ends_softly_unless_it_goes_on_to_the_end():
     model = tiny.build(PLAYGROUND, True)
     plain = sample(model, steps=8)

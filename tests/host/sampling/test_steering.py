@@ -347,7 +347,8 @@ def test_what_nothing_comes_after_is_hardly_moved():
 
     def moved(steps: int) -> float:
         apart = sample(model, guide(model, strength=2.0), steps=steps) - sample(model, steps=steps)
-        return float(apart.square().mean().sqrt()) * model.model.get_model_object("latent_format").scale_factor
+        latent_format: Any = model.model.get_model_object("latent_format")
+        return float(apart.square().mean().sqrt()) * latent_format.scale_factor
 
     assert 0 < moved(1) < 0.101 < moved(3)
 
@@ -509,9 +510,10 @@ def test_percents_are_of_the_run_unless_it_goes_on(noisy, family):
     early = guide(model, range=SigmaRange(0.0, 0.5))
     with torch.inference_mode():
         latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
-        noise = comfy.sample.prepare_noise(latent, 1)
+        noise: Any = comfy.sample.prepare_noise(latent, 1)
         sampler = comfy.samplers.KSampler(model.model, 6, torch.device("cpu"), "euler", "normal", denoise=0.4)
-        assert model.model.get_model_object("model_sampling").percent_to_sigma(0.5) > sampler.sigmas[0] > 0
+        sampling: Any = model.model.get_model_object("model_sampling")
+        assert sampling.percent_to_sigma(0.5) > sampler.sigmas[0] > 0
         comfy.sample.sample_custom(
             steering.attach(model.model, early), noise if noisy else 0 * noise, 4.0, comfy.samplers.sampler_object("euler"), sampler.sigmas,
             model.positive, model.negative, latent, disable_pbar=True,
@@ -544,7 +546,7 @@ def test_a_prompt_for_a_part_of_sampling_is_steered_in_that_part():
     model = tiny.build(PLAYGROUND, True)
     ((text, options),) = model.positive
     late, early = ([t, {**options, "start_percent": s, "end_percent": s + 0.5}] for t, s in ((text, 0.5), (text * 0.5, 0.0)))
-    sampling = model.model.get_model_object("model_sampling")
+    sampling: Any = model.model.get_model_object("model_sampling")
     whole, half, looked = guide(model), guide(model), []
     half.first = lambda predict, x, sigma: looked.append(sigma)
     sample(replace(model, positive=[late, early]), whole, steps=6)

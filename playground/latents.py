@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..training.files import save_whole
+from ..training.precision import mixed_precision
 from .image.train_vae import moments
 from .world import world
 
@@ -37,7 +38,7 @@ def encode(vae: comfy.sd.VAE, scenes: world.Scenes, cache: Path) -> Latents:
     latents, masks = [], []
     for start in range(0, len(scenes), TOGETHER):
         image, mask = world.render(scenes[start : start + TOGETHER])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             encoded = moments(stage, image.to(memory_format=torch.channels_last))[0]
         latents.append(encoded.half().contiguous())
         pooled = F.avg_pool2d(mask, 8)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from . import curves
 from .files import STATE, save_whole
 from .optimisers import MuonAndAdamW, adamw
+from .precision import mixed_precision
 from .recording import Recorded, Work
 from .settings import Progress, Settings, seed_of
 from .signals import noted_signals
@@ -114,7 +115,7 @@ class Run:
         """Forward and backward, which gives new gradients."""
         self.optimiser.zero_grad(set_to_none=True)
         with around():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+            with mixed_precision(self.device.type, self.settings.bfloat16):
                 value, extra = loss(batch)
             value.backward()
         return {name: figure.detach() for name, figure in {"loss": value, **extra}.items()}

@@ -16,7 +16,7 @@ class Settings:
     clip: float = 1.0  # longest gradient (L2) that a step follows
     weight_decay: float = 0.01
     muon: bool = False  # steps of matrices are made orthogonal, which takes fewer of them
-    bfloat16: bool = False  # forward pass in mixed precision
+    bfloat16: bool = False  # forward pass in mixed precision, on a processor that is fast at it
     save_every: int = 250  # steps
     record: bool = True  # on a GPU, as what is trained does nothing but its own work there (recording.py)
 

@@ -240,8 +240,12 @@ def test_what_needs_no_gradient_is_left_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, module[0].parameters(), strict=True))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_mixed_precision_is_of_the_forward_pass_alone(bfloat16):
+@pytest.mark.parametrize(
+    ("bfloat16", "processor", "forward"),
+    [(False, "AVX512", torch.float32), (True, "AVX512", torch.bfloat16), (True, "AVX2", torch.float32)],
+)
+def test_mixed_precision_is_of_the_forward_pass_alone_and_where_it_is_fast(monkeypatch, bfloat16, processor, forward):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
     seen = {}
 
     def data(step, generator):
@@ -253,7 +257,7 @@ def test_mixed_precision_is_of_the_forward_pass_alone(bfloat16):
         return small_run.error(module, batch)
 
     run = go(begun(steps=2, bfloat16=bfloat16), data=data, error=error)
-    assert seen == {"data": torch.float32, "forward": torch.bfloat16 if bfloat16 else torch.float32}
+    assert seen == {"data": torch.float32, "forward": forward}
     assert {t.dtype for p in run.module.parameters() for t in (p, p.grad) if t is not None} == {torch.float32}
 
 

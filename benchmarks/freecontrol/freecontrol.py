@@ -55,37 +55,42 @@ class Bench:
         self.bases: dict[tuple, recipe.Basis] = {}
         self.plain = self.draw(self.model)
 
-    def draw(self, model, steps: int = scenes.STEPS, sampler: str = scenes.SAMPLER) -> Tensor:
-        return scenes.decode(self.vae, scenes.sample(model, self.clip, self.job.prompts, seed=1, steps=steps, sampler=sampler))
+    def draw(self, model, prompts: list[str] | None = None, **sampling) -> Tensor:
+        return scenes.decode(self.vae, scenes.sample(model, self.clip, prompts or self.job.prompts, seed=1, **sampling))
 
-    def basis(self, setting: Setting) -> recipe.Basis:
+    def basis(self, setting: Setting, cells: tuple[int, int] = scenes.CELLS) -> recipe.Basis:
         """From seed pictures of other prompts than those that are drawn."""
-        key = setting.layers, setting.shared
+        key = setting.layers, setting.shared, cells
         if key not in self.bases:
             prompts = scenes.task(BASIS.seed_images, seed=7).prompts
             settings = replace(BASIS, components=64, layers=setting.layers, shared=setting.shared, seed=3)
             self.bases[key] = recipe.build_basis(
-                self.model, [scenes.encode(self.clip, prompts)], scenes.encode(self.clip, [""]), torch.zeros(1, 4, 16, 16),
+                self.model, [scenes.encode(self.clip, prompts)], scenes.encode(self.clip, [""]), torch.zeros(1, 4, *cells),
                 settings, batch=BASIS.seed_images,
             )  # fmt: skip
         return self.bases[key].leading(setting.components)
 
     def guided(self, kind: str, setting: Setting):
         """The steered MODEL."""
-        basis = self.basis(setting)
-        pictures = scenes.condition_images(self.job, kind)
-        pictures = line_art.fill(pictures) if setting.fill else pictures
         mask = None if setting.background is None else scenes.wanted_masks(self.job, kind)[:, None]
-        what = scenes.encode(self.clip, [f"a {shape}" for _, shape, _ in self.job.names])
+        shapes = [f"a {shape}" for _, shape, _ in self.job.names]
+        return self.following(self.model, scenes.condition_images(self.job, kind), shapes, setting, mask)
+
+    def following(self, model, pictures: Tensor, subjects: list[str], setting: Setting, mask: Tensor | None = None):
+        """`model`, steered by pictures (B, H, W, 3) of subjects; mask: (B, 1, H, W)."""
+        cells = pictures.shape[1] // 8, pictures.shape[2] // 8
+        basis = self.basis(setting, cells)
+        pictures = line_art.fill(pictures) if setting.fill else pictures
+        what = scenes.encode(self.clip, subjects)
         structure = recipe.read_condition(
-            self.model, basis, self.vae, pictures, (16, 16), what, ReadingSettings(setting.method, setting.levels, setting.colourings), mask
+            self.model, basis, self.vae, pictures, cells, what, ReadingSettings(setting.method, setting.levels, setting.colourings), mask
         )
         points = [p for p in families.structure_points(self.model, "all decoder") if p.name in basis.layers]
-        background = setting.background or 0.0
+        background = GUIDE.background if setting.background is None else setting.background
         settings = replace(
             GUIDE, strength=setting.strength, end=setting.end, background=background, appearance=setting.appearance, paper=setting.paper
         )
-        return recipe.guide(self.model, structure, points, settings)
+        return recipe.guide(model, structure, points, settings)
 
     def cell(self, kind: str, setting: Setting) -> scenes.Verdict:
         return self.judge(kind, self.guided(kind, setting))

@@ -1,0 +1,121 @@
+"""FreeControl as people use it: conditions, masks, sizes and steps beyond those of `bench freecontrol`, of which this is a part.
+
+Each row is drawn and judged as there, over its own unsteered pictures.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...playground.world import world
+from ...playground.world.captions import PLACES, article
+from ..playground import scenes
+from .freecontrol import Bench, Setting
+
+OTHER = 5  # seed of what another picture shows
+WIDE = {"192 x 128": (128, 192), "96 x 192": (192, 96)}  # (h, w)
+
+
+@dataclass
+class Case:
+    """What is asked for. tasks: one for each object; pictures: conditions (B, H, W, 3), one for each node in a chain, with their
+    subjects and masks."""
+
+    tasks: list[scenes.Task]
+    prompts: list[str]
+    pictures: list[Tensor]
+    subjects: list[list[str]]
+    masks: list[Tensor] | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+def shapes(task: scenes.Task) -> list[str]:
+    return [f"{article(shape)} {shape}" for _, shape, _ in task.names]
+
+
+def of_one(task: scenes.Task, **changed: Any) -> Case:
+    return Case(**{"tasks": [task], "prompts": task.prompts, "pictures": [silhouette(task.masks)], "subjects": [shapes(task)]} | changed)
+
+
+def silhouette(masks: Tensor) -> Tensor:
+    return (0.15 + 0.75 * masks)[..., None].expand(-1, -1, -1, 3).contiguous()
+
+
+def repainted(count: int) -> Tensor:
+    """The scenes of `scenes.task(count)` with objects of another colour on another ground: (B, H, W, 3)."""
+    drawn = scenes.drawn(count)
+    generator = torch.Generator().manual_seed(OTHER)
+
+    def other(values: Tensor, options: int) -> Tensor:
+        return (values + torch.randint(1, options, values.shape, generator=generator)) % options
+
+    places = other(drawn.background, len(PLACES))
+    painted = replace(drawn, colour=other(drawn.colour, len(world.COLOURS)), background=places)
+    return world.render(painted)[0].movedim(1, -1)
+
+
+def wide(task: scenes.Task, size: tuple[int, int]) -> scenes.Task:
+    """The same objects somewhere in a picture of another form (h, w)."""
+    side = min(size)
+    small = F.interpolate(task.masks[:, None], (side, side), mode="area")[:, 0]
+    room = torch.tensor(size) - side
+    generator = torch.Generator().manual_seed(OTHER)
+    placed = []
+    for mask in small:
+        top, left = (int(torch.randint(int(free) + 1, (), generator=generator)) for free in room)
+        placed.append(F.pad(mask, (left, size[1] - side - left, top, size[0] - side - top)))
+    return replace(task, masks=torch.stack(placed))
+
+
+def pairs(count: int) -> tuple[list[scenes.Task], list[str]]:
+    """Scenes of two things with different names: a task for each, and prompts."""
+    drawn = scenes.drawn(2 * count, objects=2)
+    masks = world.render(drawn)[1]
+    unlike = [i for i in range(len(drawn)) if drawn.name(i, 0) != drawn.name(i, 1)][:count]
+    names = [[(*drawn.name(i, slot), drawn.ground(i)) for i in unlike] for slot in range(2)]
+    tasks = [scenes.Task(names[slot], masks[unlike, slot], 0) for slot in range(2)]
+    things = zip(*([f"{article(colour)} {colour} {shape}" for colour, shape, _ in each] for each in names), strict=True)
+    return tasks, [f"{a} and {b} {PLACES[ground]}" for (a, b), (_, _, ground) in zip(things, names[0], strict=True)]
+
+
+def cases(count: int) -> Iterator[tuple[str, Case]]:
+    one = scenes.task(count)
+    yield "picture", of_one(one, pictures=[repainted(count)])
+    yield "mask", of_one(one, masks=[one.masks[:, None]])
+    yield "4_steps", of_one(one, sampling={"steps": 4, "sampler": "euler"})
+    for name, size in WIDE.items():
+        task = wide(one, size)
+        yield f"wide {name}", of_one(task, sampling={"cells": (size[0] // 8, size[1] // 8)})
+    tasks, prompts = pairs(count)
+    both = [f"{a} and {b}" for a, b in zip(*map(shapes, tasks), strict=True)]
+    yield "two", Case(tasks, prompts, [silhouette(sum(task.masks for task in tasks))], [both])
+    each = [silhouette(task.masks) for task in tasks]
+    yield "chain", Case(tasks, prompts, each, [shapes(task) for task in tasks], [task.masks[:, None] for task in tasks])
+
+
+def judge(bench: Bench, case: Case, setting: Setting) -> tuple[list[scenes.Verdict], list[scenes.Verdict]]:
+    """For each object: of the steered pictures, and of the unsteered ones."""
+    model = bench.model
+    for i, pictures in enumerate(case.pictures):
+        model = bench.following(model, pictures, case.subjects[i], setting, case.masks[i] if case.masks else None)
+    plain, drawn = (bench.draw(m, case.prompts, **case.sampling) for m in (bench.model, model))
+    return tuple([scenes.judge(bench.network, pictures, plain, task, task.masks) for task in case.tasks] for pictures in (drawn, plain))
+
+
+@torch.inference_mode()
+def measure(bench: Bench, count: int, setting: Setting, only: tuple[str, ...] = ()) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name, case in cases(count):
+        if only and name not in only:
+            continue
+        steered, plain = judge(bench, case, setting)
+        for task, now, before in zip(case.tasks, steered, plain, strict=True):
+            sys.stderr.write(f"{name:14s} of {len(task.names)}: {asdict(now)}; unsteered {asdict(before)}\n")
+        figures[f"iou_{name}"] = min(verdict.overlap for verdict in steered)
+        figures[f"prompt_ratio_{name}"] = sum(v.prompt_right for v in steered) / max(sum(v.prompt_right for v in plain), 1e-6)
+    return figures

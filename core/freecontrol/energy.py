@@ -22,7 +22,7 @@ class Structure:
 
     sigmas: (L,) levels at which it was read; coordinates: by layer, (L, B, tokens, N), whitened; grids: by layer.
     mask: (B, 1, H, W) in 0..1, what to place, or None for the whole picture. B is 1, or one condition a picture; for a clip, the
-    conditions follow each other in time. weights: by layer, (L, B, N), how much each component counts; all alike without.
+    conditions follow each other in time. metric: by layer, (L, B, N, N), how differences count by their direction; all alike without.
     """
 
     basis: Basis
@@ -30,22 +30,22 @@ class Structure:
     coordinates: dict[str, Tensor]
     grids: dict[str, Grid]
     mask: Tensor | None = None
-    weights: dict[str, Tensor] | None = None
+    metric: dict[str, Tensor] | None = None
 
     def to(self, device: torch.device | str) -> "Structure":
         """On a device, but for the sigmas, which decide what is done and stay on the CPU."""
         coordinates = {name: values.to(device) for name, values in self.coordinates.items()}
         mask = None if self.mask is None else self.mask.to(device)
-        weights = None if self.weights is None else {name: values.to(device) for name, values in self.weights.items()}
-        return replace(self, basis=self.basis.to(device), coordinates=coordinates, mask=mask, weights=weights)
+        metric = None if self.metric is None else {name: values.to(device) for name, values in self.metric.items()}
+        return replace(self, basis=self.basis.to(device), coordinates=coordinates, mask=mask, metric=metric)
 
     def at(self, layer: str, sigma: float) -> Tensor:
         """Coordinates (B, tokens, N) at a noise level."""
         return self._between(self.coordinates[layer], sigma)
 
-    def weights_at(self, layer: str, sigma: float) -> Tensor | None:
-        """(B, N) at a noise level."""
-        return None if self.weights is None else self._between(self.weights[layer], sigma)
+    def metric_at(self, layer: str, sigma: float) -> Tensor | None:
+        """(B, N, N) at a noise level."""
+        return None if self.metric is None else self._between(self.metric[layer], sigma)
 
     def _between(self, levels: Tensor, sigma: float) -> Tensor:
         """Interpolated over log sigma when all levels share their components."""
@@ -144,12 +144,12 @@ class Energy:
         target = resample(self.structure.at(layer, sigma).to(coordinates), old, grid)
         target = self._conditions(target, len(keys))
         mask = self._conditions(self._mask(grid), len(keys)).to(coordinates)
-        placed, slack, weights = coordinates, 0.0, None
+        placed, slack, metric = coordinates, 0.0, None
         if self.relative:
             placed, target, slack = relative(coordinates), relative(target), SLACK
-            weights = self.structure.weights_at(layer, sigma)
-            weights = None if weights is None else self._conditions(weights, len(keys)).to(coordinates)
-        energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background, slack, weights)
+            metric = self.structure.metric_at(layer, sigma)
+            metric = None if metric is None else self._conditions(metric, len(keys)).to(coordinates)
+        energy = structure_energy(placed, target, mask, background_limit(target, mask), self.background, slack, metric)
         if self.appearance > 0 and self.look:
             energy = energy + self.appearance * self._look_energy(layer, keys, coordinates, sigma)
         return energy

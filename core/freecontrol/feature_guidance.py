@@ -11,7 +11,8 @@ with v' of the *sibling*, the picture that the same noise gives without structur
 Where we differ, each measured in `bench freecontrol`:
 - coordinates are *relative* by default: their mean over the picture is taken off, so that light and colour as a whole are
   left to the prompt;
-- small differences are none (SLACK), so that a ground may keep its texture where the condition is flat;
+- small differences are none (SLACK), and those in directions in which the condition hardly varies count little (layout_metric), so that
+  a ground keeps its texture where the condition is flat;
 - the gradient is followed by a bounded Polyak step, E g / |g|^2, instead of a weight of 400 to 1000 that has to be
   found anew for every model and step count.
 """
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SLACK = 0.7  # of a coordinate's deviation over the seed pictures
+HARDLY = 0.1  # of the largest variance of a condition's coordinates along one direction: where it varies so much, a difference counts half
 
 
 def relative(coordinates: Tensor) -> Tensor:
@@ -38,27 +40,43 @@ def background_limit(target: Tensor, mask: Tensor) -> Tensor:
 
 
 def structure_energy(
-    coordinates: Tensor, target: Tensor, mask: Tensor, limit: Tensor, background: float, slack: float = 0.0, weights: Tensor | None = None
+    coordinates: Tensor, target: Tensor, mask: Tensor, limit: Tensor, background: float, slack: float = 0.0, metric: Tensor | None = None
 ) -> Tensor:
     """g_s for each picture: (B,).
 
     coordinates, target: (B, tokens, N); mask: (B, tokens) in 0..1; limit: (B, 1, N), see background_limit. slack: differences
-    up to this are none. weights: (B, N), by which components count; without, all alike.
+    up to this are none. metric: (B, N, N), by which differences are squared, see layout_metric; without, their mean square is taken.
     """
-    count = coordinates.shape[-1]
-    share = coordinates.new_full((1, 1, count), 1 / count) if weights is None else _shares(weights)
-    distance = ((coordinates - target).abs() - slack).clamp(min=0)
-    placed = (mask * (share * distance.square()).sum(-1)).sum(-1) / mask.sum(-1).clamp(min=1e-6)
+    difference = coordinates - target
+    distance = difference.sign() * (difference.abs() - slack).clamp(min=0)
+    placed = (mask * _square(distance, metric)).sum(-1) / mask.sum(-1).clamp(min=1e-6)
     if background == 0:
         return placed
     outside = 1 - mask
-    excess = (share * (coordinates - limit).clamp(min=0).square()).sum(-1)
+    excess = _square((coordinates - limit).clamp(min=0), metric)
     return placed + background * (outside * excess).sum(-1) / outside.sum(-1).clamp(min=1)
 
 
-def _shares(weights: Tensor) -> Tensor:
-    """Weights (B, N) as (B, 1, N) with a sum of 1."""
-    return (weights / weights.sum(-1, keepdim=True).clamp(min=1e-6))[:, None]
+def _square(values: Tensor, metric: Tensor | None) -> Tensor:
+    """(B, tokens, N) to (B, tokens)."""
+    return values.square().mean(-1) if metric is None else (values @ metric * values).sum(-1)
+
+
+def layout_metric(target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """How much a difference counts by its direction: as far as the condition itself varies along it. (..., tokens, N) to (..., N, N).
+
+    What does not vary in a condition, such as the texture of a ground that it shows flat, is not its layout, and is left to the prompt.
+    With the covariance C of the target's coordinates, each scaled by the root of its share of the weights, (..., N), this is
+    C (C + HARDLY c)^-1 for the largest eigenvalue c, Wiener's filter, in the unscaled coordinates. Without weights all share alike.
+    """
+    weights = torch.ones_like(target[..., 0, :]) if weights is None else weights
+    root = (weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)).sqrt()
+    scaled = root[..., None, :] * relative(target)
+    values, directions = torch.linalg.eigh(scaled.mT @ scaled / target.shape[-2])
+    values = values.clamp(min=0)
+    counts = values / (values + HARDLY * values[..., -1:]).clamp(min=1e-12)
+    mixed = root[..., None] * directions
+    return mixed * counts[..., None, :] @ mixed.mT
 
 
 def appearance(keys: Tensor, coordinates: Tensor, components: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...core.freecontrol import semantic_basis, tints
 from ...core.freecontrol.energy import Structure, pictures_of
+from ...core.freecontrol.feature_guidance import layout_metric
 from ...core.freecontrol.semantic_basis import Basis, Covariance
 from ...host.models import families
 from ...host.models.pictures import encode_pictures
@@ -158,5 +159,6 @@ def read_condition(
     read = [read_structure(model, basis, latent, positive, settings, mask, seed=seed) for seed, latent in enumerate(latents)]
     seen = {name: torch.stack([one.coordinates[name] for one in read]) for name in read[0].coordinates}
     mean = {name: values.mean(0) for name, values in seen.items()}
-    weights = {name: tints.signal_to_noise(values) for name, values in seen.items()} if len(read) > 1 else None
-    return replace(read[0], coordinates=mean, weights=weights).to("cpu")
+    weights = {name: tints.signal_to_noise(values).cpu() for name, values in seen.items()} if len(read) > 1 else {}
+    metric = {name: layout_metric(values.cpu(), weights.get(name)) for name, values in mean.items()}
+    return replace(read[0], coordinates=mean, metric=metric).to("cpu")

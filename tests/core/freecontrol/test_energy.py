@@ -110,17 +110,19 @@ def test_without_a_mask_all_of_the_picture_is_placed():
     assert Energy(structure(read, (3, 3)), {"layer": (3, 3)}).background == 1.0
 
 
-def test_components_count_by_their_weights_in_our_formula_alone():
-    """Weights of two levels, between which they are interpolated; by their shares, so that their scale does not matter."""
+def test_differences_are_squared_by_the_metric_in_our_formula_alone():
+    """Metrics of two levels, between which they are interpolated."""
     read, keys = random(1, 9, 2), random(2, 9, 2, seed=1)
-    weights = torch.tensor([[[1.0, 0.0]], [[3.0, 1.0]]])
-    made = replace(structure(read, (3, 3)), weights={"layer": weights})
-    off = ((relative(keys) - relative(read)).abs() - SLACK).clamp(min=0).square().mean(1)
+    metric = torch.stack([torch.tensor([[[1.0, 0.5], [0.5, 0.4]]]), torch.diag(torch.tensor([0.0, 3.0]))[None]])
+    made = replace(structure(read, (3, 3)), metric={"layer": metric})
+    off = relative(keys) - relative(read)
+    off = off.sign() * (off.abs() - SLACK).clamp(min=0)
+    first, second = (torch.einsum("bti,ij,btj->b", off, each[0], off) / 9 for each in metric)
     grids = {"layer": (3, 3)}
     found = Energy(made, grids, appearance=0.0)
-    torch.testing.assert_close(found({"layer": keys}, 8.0), off[:, 0])
-    torch.testing.assert_close(found({"layer": keys}, 2.0), (3 * off[:, 0] + off[:, 1]) / 4)
-    torch.testing.assert_close(found({"layer": keys}, 4.0), (2 * off[:, 0] + 0.5 * off[:, 1]) / 2.5)
+    torch.testing.assert_close(found({"layer": keys}, 8.0), first)
+    torch.testing.assert_close(found({"layer": keys}, 2.0), second)
+    torch.testing.assert_close(found({"layer": keys}, 4.0), (first + second) / 2)
     paper = [Energy(each, grids, relative=False, appearance=0.0)({"layer": keys}, 2.0) for each in (made, structure(read, (3, 3)))]
     assert torch.equal(*paper)
 

@@ -34,6 +34,34 @@ def test_outside_of_the_mask_only_excess_counts():
     assert fg.structure_energy(above, target, mask, limit, 1.0).item() == pytest.approx((5 - 3) ** 2 / 2)
 
 
+def test_what_varies_in_a_condition_counts_and_what_does_not_is_left_alone():
+    """One direction that varies, none of the components' own."""
+    direction = torch.tensor([0.6, 0.0, 0.8])
+    target = torch.randn(1, 400, 1, generator=torch.Generator().manual_seed(0)) * direction + 5
+    metric = fg.layout_metric(target)[0]
+    assert direction @ metric @ direction == pytest.approx(1 / 1.1 / 3, rel=1e-3)  # a third, as of the mean of three squares
+    assert (metric @ torch.tensor([0.8, 0.0, -0.6])).abs().max() < 1e-5
+    assert (metric @ torch.tensor([0.0, 1.0, 0.0])).abs().max() < 1e-5
+
+
+def test_a_direction_that_varies_by_a_tenth_counts_half():
+    target = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.1**0.5], [0.0, -(0.1**0.5)]]])
+    assert fg.layout_metric(target)[0].diagonal().tolist() == pytest.approx([0.5 / 1.1, 0.5 * 0.5])
+
+
+def test_components_count_by_their_share_of_the_weights():
+    target = torch.tensor([[[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]])
+    metric = fg.layout_metric(target, torch.tensor([[3.0, 1.0]]))[0]
+    assert metric[0, 0] == pytest.approx(0.75 / 1.1) and metric[1, 1] == pytest.approx(0.25 * (0.25 / (0.25 + 0.075)))
+    assert torch.equal(fg.layout_metric(target, torch.tensor([[6.0, 2.0]]))[0], metric)
+    assert (fg.layout_metric(target, torch.tensor([[1.0, 0.0]]))[0, 1] == 0).all()
+
+
+def test_a_flat_condition_has_no_layout():
+    metric = fg.layout_metric(torch.full((1, 16, 3), 2.0))
+    assert torch.equal(metric, torch.zeros(1, 3, 3))
+
+
 def test_relative_coordinates_ignore_light_and_colour_as_a_whole():
     coordinates = torch.randn(2, 16, 4)
     torch.testing.assert_close(fg.relative(coordinates + 7), fg.relative(coordinates))

@@ -8,12 +8,15 @@ import math
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .feature_guidance import SLACK, appearance, appearance_energy, background_limit, relative, resample, structure_energy
 from .semantic_basis import Basis
 
 Grid = tuple[int, int]
+
+MARGIN = 0.1  # of a picture's shorter side
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ def interpolate(values: list[Tensor], sigmas: list[float], sigma: float) -> Tens
     place = log_position(torch.tensor(sigmas), sigma)
     low = int(place)
     return torch.lerp(values[low], values[min(low + 1, len(values) - 1)], place - low)
+
+
+def with_margin(mask: Tensor) -> Tensor:
+    """Masks (B, 1, H, W) with some of the ground around, or a thing that fills its mask has no outline to follow."""
+    reach = round(MARGIN * min(mask.shape[-2:]))
+    across = F.max_pool2d(mask, (1, 2 * reach + 1), 1, (0, reach))
+    return F.max_pool2d(across, (2 * reach + 1, 1), 1, (reach, 0))
 
 
 def repeat_to(values: Tensor, count: int) -> Tensor:
@@ -168,4 +178,4 @@ class Energy:
         """(1, tokens) on a token grid."""
         if self.structure.mask is None:
             return torch.ones(1, grid[0] * grid[1])
-        return torch.nn.functional.interpolate(self.structure.mask, grid, mode="area").flatten(1)
+        return F.interpolate(self.structure.mask, grid, mode="area").flatten(1)

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...core.freecontrol import semantic_basis, tints
-from ...core.freecontrol.energy import Structure, pictures_of
+from ...core.freecontrol.energy import Structure, pictures_of, with_margin
 from ...core.freecontrol.feature_guidance import layout_metric
 from ...core.freecontrol.semantic_basis import Basis, Covariance
 from ...host.models import families
@@ -100,7 +100,7 @@ def read_structure(
     """Coordinates of encoded pictures at some noise levels, by forward noising or by DDIM inversion, one of METHODS.
 
     latent: (B, C, h, w) or (B, C, T, h, w), as the VAE gives it; of clips, each frame is a picture. mask: (1 or B, 1, H, W), of any
-    size. The structure is on the model's device.
+    size; it is followed with some of the ground around it. The structure is on the model's device.
     """
     points = [p for p in families.structure_points(model, "all decoder") if p.name in basis.layers]
     basis = basis.to(model.load_device)
@@ -121,7 +121,7 @@ def read_structure(
         probe.inspect(model, points, positive, latent, sigmas, seed, draws, visit)
     order = slice(None, None, -1 if method == "inversion" else 1)  # inversion climbs
     stacked = {name: torch.stack(found[order]) for name, found in coordinates.items()}
-    return Structure(basis, sigmas, stacked, grids, mask)
+    return Structure(basis, sigmas, stacked, grids, None if mask is None else with_margin(mask))
 
 
 def guide(model: ModelPatcher, structure: Structure, points: list[Point], settings: GuideSettings) -> ModelPatcher:

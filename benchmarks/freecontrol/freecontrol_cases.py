@@ -1,8 +1,12 @@
-"""FreeControl as people use it: conditions, masks, sizes and steps beyond those of `bench freecontrol`, of which this is a part.
+"""FreeControl as people use it: pictures and masks as conditions, few steps, other formats. `python run.py bench freecontrol_cases`.
 
-Each row is drawn and judged as there, over its own unsteered pictures.
+Drawn and judged as in `bench freecontrol`, each row beside its own unsteered pictures. `iou`: overlap, of two objects that of the worse
+one; `behind`: the share of objects with an overlap below .5; `texture`: of the ground, over unsteered (median); `prompt_ratio`: pictures
+with the prompted colour and ground, over unsteered.
 """
 
+import argparse
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -85,6 +89,7 @@ def pairs(count: int) -> tuple[list[scenes.Task], list[str]]:
 
 def cases(count: int) -> Iterator[tuple[str, Case]]:
     one = scenes.task(count)
+    yield "silhouette", of_one(one)
     yield "picture", of_one(one, pictures=[repainted(count)])
     yield "mask", of_one(one, masks=[one.masks[:, None]])
     yield "4_steps", of_one(one, sampling={"steps": 4, "sampler": "euler"})
@@ -108,14 +113,26 @@ def judge(bench: Bench, case: Case, setting: Setting) -> tuple[list[scenes.Verdi
 
 
 @torch.inference_mode()
-def measure(bench: Bench, count: int, setting: Setting, only: tuple[str, ...] = ()) -> dict[str, float]:
+def measure(count: int) -> dict[str, float]:
+    bench = Bench(count)
     figures: dict[str, float] = {}
     for name, case in cases(count):
-        if only and name not in only:
-            continue
-        steered, plain = judge(bench, case, setting)
+        steered, plain = judge(bench, case, Setting())
         for task, now, before in zip(case.tasks, steered, plain, strict=True):
             sys.stderr.write(f"{name:14s} of {len(task.names)}: {asdict(now)}; unsteered {asdict(before)}\n")
         figures[f"iou_{name}"] = min(verdict.overlap for verdict in steered)
+        figures[f"behind_{name}"] = max(verdict.behind for verdict in steered)
+        figures[f"texture_{name}"] = min(verdict.texture for verdict in steered)
         figures[f"prompt_ratio_{name}"] = sum(v.prompt_right for v in steered) / max(sum(v.prompt_right for v in plain), 1e-6)
     return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    figures = measure(8 if parser.parse_args().quick else 48)
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()

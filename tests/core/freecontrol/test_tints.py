@@ -30,6 +30,6 @@ def test_the_first_is_the_picture_and_the_others_lie_between_two_colours():
     pictures = torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
     made = tinted(pictures, 4)
     assert made.shape == (4, 2, 8, 8, 3) and torch.equal(made[0], pictures)
-    assert 0 <= made.min() and made.max() <= 1
+    assert made.min() >= 0 and made.max() <= 1
     flat = made[1].flatten(1, 2)
     assert torch.linalg.matrix_rank(flat[0] - flat[0].mean(0), atol=1e-4) == 1

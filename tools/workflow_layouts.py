@@ -35,6 +35,11 @@ CHECKPOINT_NOTE = (
     "Then change the *Prompt*: the basis is kept. "
     "With *strength* 0 you see the same seed unsteered."
 )
+SELFTEST_NOTE = (
+    "Press **Run**: FreeControl is tried on four conditions, and figures and a sheet are saved. "
+    "Then put your own checkpoint loader in the place of the playground's, its usual size into the empty latent, and run again. "
+    "Send us the JSON file and the sheet when something does not work."
+)
 SPLATS_NOTE = (
     "Press **Run**: frames alone become cameras and a scene of Gaussian splats, in some minutes. "
     "Then choose another *kind* of clip, or the preset *standard* for a sharper scene. "
@@ -282,8 +287,15 @@ COMPOSITION = Layout(
     collapsed=("7", "8"),
 )  # fmt: skip
 
+SELFTEST = Layout(
+    places={"1": (0, 0, 260), "2": (0, 190, 260), "3": (330, 0, 460, 860), "4": (860, 0, 420, 480), "5": (860, 580, 420, 280)},
+    groups={"Model": ("1", "2"), "Test": ("3",), "Result": ("4", "5")},
+    note=Note((0, 420, 260, 330), SELFTEST_NOTE),
+    ways={},
+)
+
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
     "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
-    "composition": COMPOSITION,
+    "composition": COMPOSITION, "selftest": SELFTEST,
 }  # fmt: skip

@@ -98,7 +98,7 @@ def cases(count: int) -> Iterator[tuple[str, Case]]:
         yield f"wide {name}", of_one(task, sampling={"cells": (size[0] // 8, size[1] // 8)})
     tasks, prompts = pairs(count)
     both = [f"{a} and {b}" for a, b in zip(*map(shapes, tasks), strict=True)]
-    yield "two", Case(tasks, prompts, [silhouette(sum(task.masks for task in tasks))], [both])
+    yield "two", Case(tasks, prompts, [silhouette(torch.stack([task.masks for task in tasks]).sum(0))], [both])
     each = [silhouette(task.masks) for task in tasks]
     yield "chain", Case(tasks, prompts, each, [shapes(task) for task in tasks], [task.masks[:, None] for task in tasks])
 
@@ -109,7 +109,11 @@ def judge(bench: Bench, case: Case, setting: Setting) -> tuple[list[scenes.Verdi
     for i, pictures in enumerate(case.pictures):
         model = bench.following(model, pictures, case.subjects[i], setting, case.masks[i] if case.masks else None)
     plain, drawn = (bench.draw(m, case.prompts, **case.sampling) for m in (bench.model, model))
-    return tuple([scenes.judge(bench.network, pictures, plain, task, task.masks) for task in case.tasks] for pictures in (drawn, plain))
+
+    def verdicts(pictures: Tensor) -> list[scenes.Verdict]:
+        return [scenes.judge(bench.network, pictures, plain, task, task.masks) for task in case.tasks]
+
+    return verdicts(drawn), verdicts(plain)
 
 
 @torch.inference_mode()

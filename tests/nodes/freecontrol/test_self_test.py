@@ -31,12 +31,12 @@ def inputs(world: World, **changed):
 @pytest.mark.slow
 def test_it_finds_the_playground_as_good_as_it_says(output: Path) -> None:
     model, clip, vae = models.load()
-    node = CLASSES["FreeSteerSelfTest"]
+    given = {
+        "model": model, "clip": clip, "vae": vae, "latent": {"samples": torch.zeros(3, 4, 16, 16)}, "prompt": "a red star on grass",
+        "shape": "star", "seed": 0, "steps": 25, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "name": "tests/one",
+    }  # fmt: skip
     with torch.inference_mode():
-        made = node.execute(
-            model, clip, vae, {"samples": torch.zeros(3, 4, 16, 16)}, "a red star on grass", "star", 0, 25, 4.0, "dpmpp_2m", "normal",
-            "tests/one",
-        )  # fmt: skip
+        made = CLASSES["FreeSteerSelfTest"].execute(**given)
     sheet, text = made.result
     report = json.loads(text)
     assert json.loads((output / "tests" / "one_00001_.json").read_text()) == report

@@ -55,7 +55,7 @@ class Structure:
         place = log_position(self.sigmas, sigma)
         low = int(place)
         if not self.basis.shared:
-            return levels[round(place)]
+            return levels[round(place)].clone()  # autograd keeps nothing that was made in inference mode
         high = min(low + 1, len(levels) - 1)
         return torch.lerp(levels[low], levels[high], place - low)
 

@@ -89,7 +89,7 @@ def test_places_are_counted_in_bytes() -> None:
 
 def test_the_nearest_tests_come_first() -> None:
     rings = mutants.nearest_tests(ROOT, Path("core/freecontrol/tints.py"))
-    assert rings[0] == ["tests/core/freecontrol/test_conditions.py"]
+    assert rings[0] == ["tests/core/freecontrol/test_conditions.py", "tests/core/freecontrol/test_tints.py"]
     assert "tests/core/freecontrol/test_semantic_basis.py" in rings[1]
     assert "tests/nodes/freecontrol/test_views.py" in rings[2] and all(file.startswith("tests/nodes/freecontrol/") for file in rings[2])
     anywhere, nodes = mutants.nearest_tests(ROOT, Path("playground/image/models.py"))

@@ -82,7 +82,8 @@ def differentiable(diffusion_model: nn.Module, settings: Settings = Settings()) 
 
 
 class Pass(NamedTuple):
-    """A model's output; d(sum of energies)/dx, in float32 or better; the energies, and the features by name. All detached."""
+    """A model's output; d(sum of energies)/dx, in float32 or better, of groups stacked; the energies, and the features by name. All
+    detached."""
 
     output: Tensor
     gradient: Tensor
@@ -102,7 +103,8 @@ def forward_with_gradient(
     run: evaluates the model on x, with its other inputs made `normal`; called again where a remedy is tried. x: (rows, ...).
     Both an APPLY_MODEL wrapper (x is the sampler's, without concatenated channels; every family) and a DIFFUSION_MODEL
     wrapper (not in SD 3) can call this. energy: features by name, (rows, tokens, channels) in float32 or better, to one
-    number or one per sample; features that do not depend on x (keys of text) are constants. recompute: spares memory.
+    number, one per sample, or several groups (groups, samples), each of which has a gradient of its own, in a backward pass of its own;
+    features that do not depend on x (keys of text) are constants. recompute: spares memory.
     Raises NoGradientError where memory is too small even so, or where half precision overflows.
     """
     settings = Settings(diffusion_model in _mutating, recompute or diffusion_model in _large)
@@ -155,25 +157,34 @@ def _differentiate(
             leaves = {name: _widened(feature.detach()).requires_grad_(feature.requires_grad) for name, feature in features.items()}
             torch.set_grad_enabled(True)
             energies = energy(leaves)
-            pulls = _pulls(energies, {name: leaf for name, leaf in leaves.items() if leaf.requires_grad})
+            groups = energies if energies.ndim == 2 else energies[None]
+            pulls = [_pulls(group, {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}) for group in groups]
             energies = energies.detach()
             seen = {name: feature.detach() for name, feature in features.items()}
-            if not pulls:
-                return Pass(output, torch.zeros_like(_widened(x.detach())), energies, seen)
-            scale = settings.scale * _power_of_two(torch.stack([pull.abs().max() for pull in pulls.values()]).max())
-            read = [features[name] for name in pulls]
+            read = {name: feature for name, feature in features.items() if any(name in each for each in pulls)}
             del leaves, features  # or they would take as much again while the model's graph is gone through
-            outer = [(pulls.pop(name) * scale).to(feature.dtype) for name, feature in zip(list(pulls), read, strict=True)]
-            (gradient,) = torch.autograd.grad(read, x, outer)
-    return Pass(output, _widened(gradient) / scale, energies, seen)
+            last = max((i for i, pull in enumerate(pulls) if pull), default=None)
+            gradients = [_pulled(pull, read, x, settings.scale, i != last) for i, pull in enumerate(pulls)]
+    return Pass(output, torch.stack(gradients) if energies.ndim == 2 else gradients[0], energies, seen)
 
 
 def _pulls(energies: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """Derivatives of the sum of energies by those leaves that it depends on."""
     if not energies.requires_grad:
         return {}
-    found = torch.autograd.grad(energies.sum(), list(leaves.values()), allow_unused=True)
+    found = torch.autograd.grad(energies.sum(), list(leaves.values()), allow_unused=True, retain_graph=True)
     return {name: pull for name, pull in zip(leaves, found, strict=True) if pull is not None}
+
+
+def _pulled(pulls: dict[str, Tensor], read: dict[str, Tensor], x: Tensor, most: float, more: bool) -> Tensor:
+    """A gradient from the features back through the model to x. more: whether another one goes through the same graph."""
+    if not pulls:
+        return torch.zeros_like(_widened(x.detach()))
+    scale = most * _power_of_two(torch.stack([pull.abs().max() for pull in pulls.values()]).max())
+    features = [read[name] for name in pulls]
+    outer = [(pulls.pop(name) * scale).to(feature.dtype) for name, feature in zip(list(pulls), features, strict=True)]
+    (gradient,) = torch.autograd.grad(features, x, outer, retain_graph=more)
+    return _widened(gradient) / scale
 
 
 def _power_of_two(largest: Tensor) -> Tensor:

@@ -24,8 +24,9 @@ Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Request:
-    """shape: of the latents, (B, C, ...). points: what to read. energy: of features (B, tokens, channels) to (B,), whose gradient is
-    wanted; None: only the features. positive: the conditions to read at; the first ones if None. recompute: see gradients.memory."""
+    """shape: of the latents, (B, C, ...). points: what to read. energy: of features (B, tokens, channels) to (B,), or of several guides
+    (guides, B), whose gradient is wanted; None: only the features. positive: the conditions to read at; the first ones if None.
+    recompute: see gradients.memory."""
 
     shape: torch.Size
     points: Sequence[Readable]
@@ -117,7 +118,7 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
     energy = request.energy
 
     def energies(features: Features) -> Tensor:
-        return torch.cat([energy(one) for one in _by_pass(features, request.shape[0])])
+        return torch.cat([energy(one) for one in _by_pass(features, request.shape[0])], -1)
 
     def through(options: dict[str, Any]) -> dict[str, Any]:
         return taps.through_attention(with_derivative(options))
@@ -128,8 +129,8 @@ def _apply_model(executor, x: Tensor, timestep: Tensor, *args, **kwargs):
         return executor(x, *with_changed_options(READING, through, inputs), **named)
 
     found = passes.forward_with_gradient(run, x, taps, energies, diffusion_model, request.recompute)
-    readout.gradients += list(found.gradient.unflatten(0, (-1, request.shape[0])))
-    readout.energies += list(found.energies.unflatten(0, (-1, request.shape[0])))
+    readout.gradients += found.gradient.unflatten(-len(request.shape), (-1, request.shape[0])).unbind(-len(request.shape) - 1)
+    readout.energies += found.energies.unflatten(-1, (-1, request.shape[0])).unbind(-2)
     readout.passes += _by_pass(found.features, request.shape[0])
     return found.output
 

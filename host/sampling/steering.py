@@ -113,7 +113,10 @@ class Step:
     @property
     def limit(self) -> float:
         """How far the predicted clean latent may be moved, RMS: no farther than what comes next, with less noise, can put right."""
-        return self.strongest * longest(min(self.noise, max(NEXT * self._next_noise(), LAST)))
+        return self._limit(self.strongest)
+
+    def _limit(self, strength: float) -> float:
+        return strength * longest(min(self.noise, max(NEXT * self._next_noise(), LAST)))
 
     @property
     def points(self) -> tuple[Readable, ...]:
@@ -185,19 +188,20 @@ class Step:
         return Request(x.shape, self.points, self._energy if energy else None, self.guider.conds.get("positive"), recompute)
 
     def _energy(self, features: Features) -> Tensor:
-        """Of all guides, (latents,), each with its share of the strength."""
-        parts = [self.strength(guide) / self.strongest * self.run.sessions[id(guide)].energy(features, self.sigma) for guide in self.guides]
-        return torch.stack(parts).sum(0)
+        """Of each guide, (guides, latents)."""
+        return torch.stack([self.run.sessions[id(guide)].energy(features, self.sigma) for guide in self.guides])
 
     def _step(self, readout: Readout) -> Tensor:
-        """In units of the limit."""
+        """In units of the limit: the sum of what each guide would do alone, however large its energy is beside the others'."""
         if not readout.energies:
             raise preparation.NoGradientError(
                 "Steering found no prompt that covers the whole picture. Regional prompts work with masks (Conditioning Set Mask), "
                 "not with areas (Conditioning Set Area) and not with context windows."
             )
-        energy, gradient = torch.stack(readout.energies).mean(0), torch.stack(readout.gradients).mean(0)
-        return bounded_step(self.signal * gradient, energy, RATE, self.limit) / self.limit
+        energies, gradients = torch.stack(readout.energies).mean(0), torch.stack(readout.gradients).mean(0)
+        each = zip(self.guides, energies, self.signal * gradients, strict=True)
+        steps = [bounded_step(gradient, energy, RATE, self._limit(self.strength(guide))) for guide, energy, gradient in each]
+        return torch.stack(steps).sum(0) / self.limit
 
     def _look_ahead(self, fresh: Sequence[Session], x: Tensor, denoised: Tensor, readout: Readout) -> None:
         def predict(x: Tensor, sigma: float) -> tuple[Tensor, Features]:

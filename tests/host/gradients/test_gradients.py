@@ -105,6 +105,26 @@ def test_scaled_fp8_weights_are_multiplied_in_full_precision(family):
     assert [module._full_precision_mm for module in model.model.model.modules() if hasattr(module, "_full_precision_mm")] == before
 
 
+def test_several_energies_have_a_gradient_each():
+    """As each has alone; one that does not depend on the picture has none."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def squares(features: dict[str, Tensor]) -> Tensor:
+        return torch.stack([f.square().flatten(1).mean(1) for f in features.values()]).sum(0)
+
+    def note(call: tiny.Call) -> Tensor:
+        alone = [with_gradient(call, energy).gradient for energy in (linear_energy, squares)]
+        together = with_gradient(call, lambda f: torch.stack([linear_energy(f), squares(f), torch.ones_like(squares(f)), squares(f)]))
+        found.append((together.gradient, torch.stack([*alone, torch.zeros_like(alone[0]), alone[1]])))
+        return together.output
+
+    model = tiny.build(PLAYGROUND, True)
+    model.sample(guided(model.model, note), steps=1)
+    assert found
+    for gradient, wanted in found:
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6 * wanted.std().item())
+
+
 @pytest.mark.parametrize("compute", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_keeps_the_gradient_of_a_tiny_energy(compute):
     """Without scaling, an energy of 1e-9 has the gradient 0 in float16."""

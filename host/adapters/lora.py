@@ -3,10 +3,12 @@
 They act by forward hooks, so the user's MODEL is the same before and after. What is trained is saved as the host's own LoRA nodes have it.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOUDER = 2.0**12  # a gradient is so much larger within the model than outside: half precision would lose it otherwise
@@ -17,8 +19,8 @@ class AdapterError(ValueError):
 
 
 class Lora(nn.Module):
-    """A and B of each layer in `targets`, paths of linear layers below the diffusion model. At first B is 0, and nothing is changed. What
-    the loss is made of has to go through `louder`."""
+    """A and B of each layer in `targets`, paths of linear layers and convolutions below the diffusion model. At first B is 0, and nothing
+    is changed. What the loss is made of has to go through `louder`."""
 
     def __init__(self, diffusion_model: nn.Module, targets: Sequence[str], rank: int, seed: int = 0) -> None:
         super().__init__()
@@ -26,24 +28,21 @@ class Lora(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.down, self.up = nn.ParameterList(), nn.ParameterList()
         for path in targets:
-            layer = diffusion_model.get_submodule(path)
-            wide, narrow = (getattr(layer, name, None) for name in ("in_features", "out_features"))
-            if not isinstance(wide, int) or not isinstance(narrow, int):
-                raise AdapterError(f"Layer {path} of this model is no linear layer, so no LoRA can be trained on it.")
-            if rank > min(wide, narrow):
-                raise AdapterError(f"rank is {rank}, and layer {path} is only {min(wide, narrow)} wide: choose a smaller one.")
-            self.down.append(nn.Parameter(torch.randn(rank, wide, generator=generator) / wide**0.5))
-            self.up.append(nn.Parameter(torch.zeros(narrow, rank)))
+            narrow, *wide = _shape(path, diffusion_model.get_submodule(path))
+            if rank > min(wide[0], narrow):
+                raise AdapterError(f"rank is {rank}, and layer {path} is only {min(wide[0], narrow)} wide: choose a smaller one.")
+            self.down.append(nn.Parameter(torch.randn(rank, *wide, generator=generator) / math.prod(wide) ** 0.5))
+            self.up.append(nn.Parameter(torch.zeros(narrow, rank, *[1] * len(wide[1:]))))
         for weight in self.parameters():
             weight.register_hook(lambda gradient: gradient / LOUDER)
 
     @contextmanager
-    def attached(self, diffusion_model: nn.Module) -> Iterator[None]:
-        """Around evaluations that are to be made with it."""
+    def attached(self, diffusion_model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+        """Around evaluations that are to be made with it. weights: a state of this module, in place of its own."""
         with ExitStack() as stack:
-            for path, down, up in zip(self.targets, self.down, self.up, strict=True):
-                layer = diffusion_model.get_submodule(path)
-                stack.callback(layer.register_forward_hook(_added(down, up)).remove)
+            for i, path in enumerate(self.targets):
+                down, up = (self.down[i], self.up[i]) if weights is None else (weights[f"down.{i}"], weights[f"up.{i}"])
+                stack.callback(diffusion_model.get_submodule(path).register_forward_hook(_added(down, up)).remove)
             yield
 
     def for_the_host(self, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -63,9 +62,22 @@ def louder(values: Tensor) -> Tensor:
     return values
 
 
+def _shape(path: str, layer: nn.Module) -> tuple[int, ...]:
+    """Of the weights that a LoRA is added to."""
+    narrow, wide = (getattr(layer, name, None) for name in ("out_features", "in_features"))
+    if isinstance(narrow, int) and isinstance(wide, int):
+        return narrow, wide
+    if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        return layer.out_channels, layer.in_channels, *layer.kernel_size
+    raise AdapterError(f"Layer {path} of this model is neither linear nor a convolution of pictures, so no LoRA can be trained on it.")
+
+
 def _added(down: Tensor, up: Tensor):
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         given = inputs[0].to(down.dtype)
+        if isinstance(module, nn.Conv2d):
+            low = F.conv2d(given, down, None, module.stride, module.padding, module.dilation)
+            return output + F.conv2d(low, up).to(output.dtype)
         return output + (given @ down.T @ up.T).to(output.dtype)
 
     return hook

@@ -1,7 +1,7 @@
 """A model as a trainer has it: loaded by the host with all that is patched onto it, its prompts as the host has processed them, and
 evaluated with a graph to what is trained beside it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ KEY = "freesteer_practice"
 Conditioning = list
 
 
+class PracticeError(ValueError):
+    """Written for the user: why this cannot be trained on."""
+
+
 @dataclass(frozen=True)
 class Practice:
     """base: the host's BaseModel. conds: of each prompt, by its name."""
@@ -33,12 +37,26 @@ class Practice:
     def sampling(self) -> Any:
         return self.base.model_sampling
 
-    def predict(self, name: str, x: Tensor, sigma: float, taps: Taps | None = None) -> Tensor:
-        """The clean latents that are predicted from x (B, ...) with a prompt, at a noise level; what `taps`, which have to be entered,
-        ask for is read on the way. With a graph where gradients are on."""
+    def predict(self, name: str | Sequence[str], x: Tensor, sigma: float | Tensor, taps: Taps | None = None, control: Any = None) -> Tensor:
+        """The clean latents that are predicted from x (B, ...) with a prompt, or one for each row, at a noise level, or one for each row
+        (B,). What `taps`, which have to be entered, ask for is read on the way; control: one of the host's, to apply. With a graph where
+        gradients are on."""
         inner = {**self.options.get("transformer_options", {}), KEY: taps}
         options = {**self.options, "transformer_options": inner}
-        return comfy.samplers.calc_cond_batch(self.base, [self.conds[name]], x, x.new_full((len(x),), sigma), options)[0]
+        cond = self.conds[name] if isinstance(name, str) else together([self.conds[one] for one in name])
+        cond = cond if control is None else [{**part, "control": control} for part in cond]
+        sigmas = sigma if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
+        return comfy.samplers.calc_cond_batch(self.base, [cond], x, sigmas, options)[0]
+
+
+def together(conds: Sequence[list]) -> list:
+    """Processed prompts as one with a row for each, put together as the host does it for a batch."""
+    if any(len(cond) != 1 for cond in conds):
+        raise PracticeError("A prompt of several parts (combined, or with areas) cannot be trained on: take one part.")
+    models: list[dict[str, Any]] = [cond[0]["model_conds"] for cond in conds]
+    first = models[0]
+    joined = {name: one._copy_with(one.concat([each[name] for each in models[1:]])) for name, one in first.items()}
+    return [{**conds[0][0], "model_conds": joined}]
 
 
 def practise(model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: Tensor, body: Callable[[Practice], None]) -> None:

@@ -5,7 +5,7 @@ import comfy.sd
 import pytest
 import torch
 from freesteer.host.adapters.lora import AdapterError, Lora, louder
-from freesteer.host.adapters.practice import practise
+from freesteer.host.adapters.practice import PracticeError, practise
 from freesteer.host.gradients import passes
 from freesteer.host.models import families
 from freesteer.tests.host import tiny
@@ -14,14 +14,13 @@ from freesteer.tests.host.gradients.test_gradients import fingerprint
 SPOKEN = [name for name in tiny.RECIPES if name != "SVD"]
 
 
-def filled(model: tiny.Tiny, rank: int = 4) -> Lora:
+def filled(model: tiny.Tiny, rank: int = 4, scale: float = 1.0, targets: list[str] | None = None) -> Lora:
     dm = model.model.model.diffusion_model
-    targets = [each[0] for each in families.family_of(model.model).text_linears(dm)]
-    lora = Lora(dm, targets, rank)
+    lora = Lora(dm, targets or [each[0] for each in families.family_of(model.model).text_linears(dm)], rank)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for up in lora.up:
-            up.copy_(torch.randn(up.shape, generator=generator))
+            up.copy_(scale * torch.randn(up.shape, generator=generator))
     return lora
 
 
@@ -40,6 +39,23 @@ def test_it_acts_as_the_one_that_the_host_loads(family):
     assert fingerprint(model.model) == before and torch.equal(model.sample(), plain)
 
 
+def test_convolutions_are_trained_as_the_host_loads_them():
+    """Wide ones, of one pixel, and those that halve a picture; its weights may come from elsewhere, such as an average."""
+    model = tiny.build("SD 1.5", True)
+    dm = model.model.model.diffusion_model
+    layers = [name for name, layer in dm.named_modules() if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))]
+    strides = {dm.get_submodule(name).stride for name in layers if isinstance(dm.get_submodule(name), torch.nn.Conv2d)}
+    assert strides == {(1, 1), (2, 2)}
+    lora, plain = filled(model, scale=0.02, targets=layers), model.sample()
+    with torch.inference_mode():
+        loaded, _ = comfy.sd.load_lora_for_models(model.model, None, lora.for_the_host(), 1.0, 0)
+    wanted = model.sample(loaded)
+    with Lora(dm, layers, 4, seed=5).attached(dm, lora.state_dict()):
+        found = model.sample()
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
+    assert (found - plain).abs().max() > 1e-2 * plain.std()
+
+
 def test_at_first_it_changes_nothing():
     model = tiny.build("SD 1.5", True)
     dm = model.model.model.diffusion_model
@@ -49,7 +65,9 @@ def test_at_first_it_changes_nothing():
         assert torch.equal(model.sample(), plain)
 
 
-@pytest.mark.parametrize(("rank", "path", "says"), [(999, None, "rank is 999"), (4, "input_blocks.0.0", "is no linear layer")])
+@pytest.mark.parametrize(
+    ("rank", "path", "says"), [(999, None, "rank is 999"), (4, "input_blocks.1.0.in_layers.0", "is neither linear nor a convolution")]
+)
 def test_what_cannot_be_trained_is_said(rank, path, says):
     model = tiny.build("SD 1.5", True)
     dm = model.model.model.diffusion_model
@@ -84,6 +102,33 @@ def test_a_practice_predicts_what_the_sampler_would(family):
     torch.testing.assert_close(found.detach(), without, rtol=1e-3, atol=1e-3 * float(without.std()))
     assert not torch.equal(plain, without)
     assert fingerprint(model.model) == before
+
+
+@pytest.mark.parametrize("family", SPOKEN)
+def test_each_row_has_its_prompt_and_its_noise_level(family):
+    model, seen = tiny.build(family, True), []
+
+    def body(practice):
+        x = torch.randn(2, *latent.shape[1:], generator=torch.Generator().manual_seed(2))
+        both = practice.predict(("1", "0"), x, torch.tensor([0.4, 0.7]))
+        seen.append((both, torch.cat([practice.predict("1", x[:1], 0.4), practice.predict("0", x[1:], 0.7)])))
+
+    with torch.inference_mode():
+        latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
+        practise(model.model, {"0": model.positive, "1": model.negative}, latent[:1], body)
+    ((found, wanted),) = seen
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
+
+
+def test_a_prompt_of_several_parts_is_no_row():
+    model = tiny.build("SD 1.5", True)
+    parts = [*model.positive, *model.negative]
+
+    def body(practice):
+        practice.predict(("0", "0"), model.latent, 0.7)
+
+    with torch.inference_mode(), pytest.raises(PracticeError, match="several parts"):
+        practise(model.model, {"0": parts}, model.latent, body)
 
 
 def test_half_precision_does_not_lose_a_small_gradient():

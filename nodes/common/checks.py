@@ -49,13 +49,13 @@ def percents(start: float, end: float) -> tuple[float, float]:
     return start, end
 
 
-def prompts(name: str, text: str) -> list[str]:
+def prompts(name: str, text: str, most: int = MOST_PROMPTS) -> list[str]:
     """The lines that are not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{name} is empty: write what the pictures show, one prompt a line.")
-    if len(lines) > MOST_PROMPTS:
-        raise InputError(f"{name} has {len(lines)} lines: {MOST_PROMPTS} prompts are the most.")
+    if len(lines) > most:
+        raise InputError(f"{name} has {len(lines)} lines: {most} prompts are the most.")
     return lines
 
 

@@ -1,30 +1,19 @@
 """Separate-and-Enhance trained into a LoRA, which needs nothing more at sampling."""
 
-import hashlib
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
-import comfy.model_management
-import comfy.utils
-import folder_paths
-import latent_preview
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...host.models import families
-from ...recipes.composition.lessons import Lesson, lessons
+from ...recipes.composition.lessons import lessons
 from ...recipes.composition.train import TARGETS, LoraSettings, train
 from ...training.curves import draw
-from ...training.settings import Progress
 from ..common import checks
 from ..common.previews import to_tensor
+from ..common.training import Seen, run_folder
 from .inputs import ALIASES, CATEGORY, layers_input, weight, weight_inputs
 
-FOLDER = "freesteer_training"
 DEFAULTS = LoraSettings()
-KNOWN_BY = 64  # weights
 
 
 class TrainSeparateEnhance(io.ComfyNode):
@@ -116,52 +105,13 @@ class TrainSeparateEnhance(io.ComfyNode):
         )  # fmt: skip
         lines = checks.prompts("concepts", concepts)
         learnt = lessons(clip, lines, settings.seed)
-        folder = Path(folder_paths.get_output_directory()) / FOLDER / name_of(model, learnt, lines, samples, settings)
+        encoded = learnt[0].positive[0][0].float()
+        told = (lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), f"{encoded.std():.3g}")
+        folder = run_folder("composition", model, told)
         seen = Seen(model, settings.steps)
         show = seen.picture if seen.previewer is not None else None
         lora, history = train(model, learnt, samples[:1], settings, folder, seen.step, show)
         return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))
-
-
-def name_of(model: ModelPatcher, learnt: list[Lesson], lines: list[str], samples: Tensor, settings: LoraSettings) -> str:
-    """The same whenever the same is trained, for however many steps: so a run goes on where it was, and no other does. A model is known by
-    weights from all over it, as they are in its file, and by what is patched on them."""
-    own = [(f"diffusion_model.{name}", weight) for name, weight in sorted(model.model.diffusion_model.named_parameters())]
-    chosen = own[:: max(len(own) // KNOWN_BY, 1)]
-    weights = [_digest(model.backup[key].weight if key in model.backup else weight) for key, weight in chosen]
-    patches = [
-        (key, [(strength, *_weights(patch)) for strength, patch, *_ in each]) for key, each in sorted(model.patches.items(), key=str)
-    ]
-    encoded = learnt[0].positive[0][0].float()
-    told = (lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), weights, patches, f"{encoded.std():.3g}")
-    return f"composition-{hashlib.sha256(repr(told).encode()).hexdigest()[:12]}"
-
-
-def _weights(patch: Any) -> list[str]:
-    """Digests of the tensors in one of the host's weight patches."""
-    parts = getattr(patch, "weights", patch)
-    if isinstance(parts, Tensor):
-        return [_digest(parts)]
-    return [digest for part in parts for digest in _weights(part)] if isinstance(parts, (list, tuple)) else []
-
-
-def _digest(weight: Tensor) -> str:
-    return hashlib.sha256(weight.detach().flatten()[:1024].float().cpu().numpy().tobytes()).hexdigest()
-
-
-class Seen:
-    """A bar with pictures, and the place where an interrupt is heard."""
-
-    def __init__(self, model: ModelPatcher, steps: int) -> None:
-        self.bar = comfy.utils.ProgressBar(steps)
-        self.previewer: Any = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    def step(self, progress: Progress) -> None:
-        self.bar.update_absolute(progress.step, progress.steps)
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-    def picture(self, progress: Progress, clean: Tensor) -> None:
-        self.bar.update_absolute(progress.step, progress.steps, self.previewer.decode_latent_to_preview_image("JPEG", clean))
 
 
 NODES = [TrainSeparateEnhance]

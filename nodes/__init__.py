@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import cameras, composition, freecontrol, freeinit, peekaboo, playground, splats, tracking
+from . import cameras, composition, consistency, freecontrol, freeinit, peekaboo, playground, splats, tracking
 
 NODES: list[type[io.ComfyNode]] = [
     *playground.NODES,
@@ -10,6 +10,7 @@ NODES: list[type[io.ComfyNode]] = [
     *freeinit.NODES,
     *peekaboo.NODES,
     *composition.NODES,
+    *consistency.NODES,
     *splats.NODES,
     *tracking.NODES,
     *cameras.NODES,

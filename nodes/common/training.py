@@ -22,7 +22,7 @@ def run_folder(kind: str, model: ModelPatcher, *told: Any) -> Path:
     by weights from all over it, as they are in its file, and by what is patched on them; `told`: all else that matters."""
     own = [(f"diffusion_model.{name}", weight) for name, weight in sorted(model.model.diffusion_model.named_parameters())]
     chosen = own[:: max(len(own) // KNOWN_BY, 1)]
-    weights = [digest(model.backup[key].weight if key in model.backup else weight) for key, weight in chosen]
+    weights = [_beginning(model.backup[key].weight if key in model.backup else weight) for key, weight in chosen]
     patches = [
         (key, [(strength, *_weights(patch)) for strength, patch, *_ in each]) for key, each in sorted(model.patches.items(), key=str)
     ]
@@ -31,15 +31,19 @@ def run_folder(kind: str, model: ModelPatcher, *told: Any) -> Path:
 
 
 def digest(values: Tensor) -> str:
-    """Of the first numbers of a tensor."""
-    return hashlib.sha256(values.detach().flatten()[:1024].float().cpu().numpy().tobytes()).hexdigest()
+    """Of all numbers of a tensor."""
+    return hashlib.sha256(values.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _beginning(weight: Tensor) -> str:
+    return digest(weight.flatten()[:1024])
 
 
 def _weights(patch: Any) -> list[str]:
     """Digests of the tensors in one of the host's weight patches."""
     parts = getattr(patch, "weights", patch)
     if isinstance(parts, Tensor):
-        return [digest(parts)]
+        return [_beginning(parts)]
     return [one for part in parts for one in _weights(part)] if isinstance(parts, (list, tuple)) else []
 
 

@@ -32,6 +32,7 @@ from ...recipes.composition import guide as recipe
 from ...recipes.composition.guide import CompositionSettings, name_objects
 from ...recipes.composition.lessons import lessons
 from ...recipes.composition.train import LoraSettings, train
+from ...recipes.training import Audience
 from ...training.settings import Line
 from ..playground import scenes
 from ..playground.playground import Name, outcome, prompts
@@ -150,7 +151,7 @@ def trained(bench: Bench, settings: LoraSettings) -> tuple[dict[str, Tensor], fl
     started = time.perf_counter()
     with torch.inference_mode():
         learnt = lessons(bench.clip, taught(), settings.seed)
-        lora, _ = train(bench.model, learnt, torch.zeros(1, 4, 16, 16), settings, None, Line("lora"))
+        lora, _ = train(bench.model, learnt, torch.zeros(1, 4, 16, 16), settings, None, Audience(Line("lora")))
     return lora, (time.perf_counter() - started) / 60
 
 

@@ -3,7 +3,7 @@ evaluated with a graph to what is trained beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import comfy.samplers
 import torch
@@ -19,6 +19,7 @@ from ..sampling.reading import with_changed_options
 
 KEY = "freesteer_practice"
 Conditioning = list
+Found = TypeVar("Found")
 
 
 class PracticeError(ValueError):
@@ -59,27 +60,31 @@ def together(conds: Sequence[list]) -> list:
     return [{**conds[0][0], "model_conds": joined}]
 
 
-def practise(model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: Tensor, body: Callable[[Practice], None]) -> None:
-    """Loads a MODEL as for a run, and hands it to `body`, outside of inference mode. latent: of the form that is trained on, of any
-    content (B, C, ...)."""
+def practise(model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: Tensor, body: Callable[[Practice], Found]) -> Found:
+    """Loads a MODEL as for a run, and hands it to `body`, outside of inference mode; gives what that returns. latent: of the form that is
+    trained on, of any content (B, C, ...)."""
     m = preparation.prepare(steering.without_guides(model))
     m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model)
     guider = comfy.samplers.CFGGuider(m)
     guider.inner_set_conds(dict(prompts))
     sampling: Any = m.get_model_object("model_sampling")
     highest = torch.tensor([float(sampling.sigma_max), 0.0])
-    guider.sample(torch.zeros_like(latent), torch.zeros_like(latent), _Lent(body), highest, disable_pbar=True, seed=0)
+    lent = _Lent(body)
+    guider.sample(torch.zeros_like(latent), torch.zeros_like(latent), lent, highest, disable_pbar=True, seed=0)
+    return lent.found
 
 
-class _Lent(comfy.samplers.Sampler):
+class _Lent(comfy.samplers.Sampler, Generic[Found]):
     """A run of the host that is `body`'s."""
 
-    def __init__(self, body: Callable[[Practice], None]) -> None:
+    found: Found
+
+    def __init__(self, body: Callable[[Practice], Found]) -> None:
         self.body = body
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, *_latent_mask_and_bar):
         with torch.inference_mode(False):
-            self.body(Practice(model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]))
+            self.found = self.body(Practice(model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]))
         return noise
 
 

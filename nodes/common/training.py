@@ -9,9 +9,14 @@ import comfy.utils
 import folder_paths
 import latent_preview
 from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
+from ...recipes.training import Audience, Result
+from ...training.curves import draw
 from ...training.settings import Progress
+from .previews import to_tensor
 
 FOLDER = "freesteer_training"
 KNOWN_BY = 64  # weights
@@ -47,16 +52,32 @@ def _weights(patch: Any) -> list[str]:
     return [one for part in parts for one in _weights(part)] if isinstance(parts, (list, tuple)) else []
 
 
-class Seen:
-    """A bar with pictures, and the place where an interrupt is heard."""
+def audience(model: ModelPatcher, steps: int) -> Audience:
+    """A bar with pictures, side by side, and the place where an interrupt is heard."""
+    bar = comfy.utils.ProgressBar(steps)
+    previewer: Any = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
-    def __init__(self, model: ModelPatcher, steps: int) -> None:
-        self.bar = comfy.utils.ProgressBar(steps)
-        self.previewer: Any = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    def step(self, progress: Progress) -> None:
-        self.bar.update_absolute(progress.step, progress.steps)
+    def watch(progress: Progress) -> None:
+        bar.update_absolute(progress.step, progress.steps)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    def picture(self, progress: Progress, clean: Tensor) -> None:
-        self.bar.update_absolute(progress.step, progress.steps, self.previewer.decode_latent_to_preview_image("JPEG", clean))
+    def show(progress: Progress, clean: Tensor) -> None:
+        row = rearrange(clean, "b ... w -> 1 ... (b w)") if clean.ndim == 4 else clean
+        bar.update_absolute(progress.step, progress.steps, previewer.decode_latent_to_preview_image("JPEG", row))
+
+    return Audience(watch, None if previewer is None else show)
+
+
+def lora_outputs() -> list[Any]:
+    return [
+        io.Custom("LORA_MODEL").Output(display_name="lora", tooltip="For Load LoRA Model and Save LoRA Weights."),
+        io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="For Plot Loss Graph."),
+        io.Image.Output(display_name="curves", tooltip="The losses over the steps."),
+        io.Int.Output(display_name="steps", tooltip="Steps done, for Save LoRA Weights."),
+    ]
+
+
+def lora_output(result: Result) -> io.NodeOutput:
+    """For `lora_outputs`."""
+    lora, history = result
+    return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))

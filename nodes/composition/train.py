@@ -7,10 +7,8 @@ from comfy_api.latest import io
 from ...host.models import families
 from ...recipes.composition.lessons import lessons
 from ...recipes.composition.train import TARGETS, LoraSettings, train
-from ...training.curves import draw
 from ..common import checks
-from ..common.previews import to_tensor
-from ..common.training import Seen, run_folder
+from ..common.training import audience, lora_output, lora_outputs, run_folder
 from .inputs import ALIASES, CATEGORY, layers_input, weight, weight_inputs
 
 DEFAULTS = LoraSettings()
@@ -65,12 +63,7 @@ class TrainSeparateEnhance(io.ComfyNode):
                 ),
                 layers_input(),
             ],
-            outputs=[
-                io.Custom("LORA_MODEL").Output(display_name="lora", tooltip="For Load LoRA Model and Save LoRA Weights."),
-                io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="For Plot Loss Graph."),
-                io.Image.Output(display_name="curves", tooltip="The losses over the steps."),
-                io.Int.Output(display_name="steps", tooltip="Steps done, for Save LoRA Weights."),
-            ],
+            outputs=lora_outputs(),
         )  # fmt: skip
 
     @classmethod
@@ -108,10 +101,7 @@ class TrainSeparateEnhance(io.ComfyNode):
         encoded = learnt[0].positive[0][0].float()
         told = (lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), f"{encoded.std():.3g}")
         folder = run_folder("composition", model, told)
-        seen = Seen(model, settings.steps)
-        show = seen.picture if seen.previewer is not None else None
-        lora, history = train(model, learnt, samples[:1], settings, folder, seen.step, show)
-        return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))
+        return lora_output(train(model, learnt, samples[:1], settings, folder, audience(model, settings.steps)))
 
 
 NODES = [TrainSeparateEnhance]

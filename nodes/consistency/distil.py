@@ -7,18 +7,14 @@ from pathlib import Path
 import comfy.utils
 import torch
 from comfy_api.latest import io
-from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...recipes.consistency import examples
 from ...recipes.consistency.distil import DistillationSettings, distil
 from ...recipes.consistency.examples import Examples
-from ...training.curves import draw
-from ...training.settings import Progress
 from ..common import checks
-from ..common.previews import to_tensor
-from ..common.training import Seen, digest, run_folder
+from ..common.training import audience, digest, lora_output, lora_outputs, run_folder
 from .inputs import ALIASES, CATEGORY
 
 DEFAULTS = DistillationSettings()
@@ -81,12 +77,7 @@ class DistilConsistencyLora(io.ComfyNode):
                     "learn from, if none are connected. More: the LoRA knows more of what the model can draw.",
                 ),
             ],
-            outputs=[
-                io.Custom("LORA_MODEL").Output(display_name="lora", tooltip="For Load LoRA Model and Save LoRA Weights."),
-                io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="For Plot Loss Graph."),
-                io.Image.Output(display_name="curves", tooltip="The loss over the steps."),
-                io.Int.Output(display_name="steps", tooltip="Steps done, for Save LoRA Weights."),
-            ],
+            outputs=lora_outputs(),
         )  # fmt: skip
 
     @classmethod
@@ -111,10 +102,7 @@ class DistilConsistencyLora(io.ComfyNode):
         known = f"{encoded[0][0][0].float().std():.3g}"
         folder = run_folder("consistency", model, lines, negative, shown, known, asdict(replace(settings, steps=0)))
         learnt = make(encoded[:-1], encoded[-1], folder)
-        seen = Seen(model, settings.steps)
-        show = None if seen.previewer is None else lambda progress, clean: _show(seen, progress, clean)
-        lora, history = distil(model, learnt, settings, folder, seen.step, show)
-        return io.NodeOutput(lora, {"loss": history["loss"]}, to_tensor(draw(history))[None], len(history["loss"]))
+        return lora_output(distil(model, learnt, settings, folder, audience(model, settings.steps)))
 
 
 def _pictures(model, vae, image, lines: list[str]) -> Tensor:
@@ -154,10 +142,6 @@ def _own(model, empty: Tensor, count: int, settings: DistillationSettings, posit
 def _encoded(vae, pictures: Tensor, positive: list, negative, folder: Path) -> Examples:
     latents = examples.encoded(vae, pictures, comfy.utils.ProgressBar(len(pictures)).update_absolute)
     return Examples(latents, range(len(positive)) if len(positive) > 1 else [0] * len(latents), positive, negative)
-
-
-def _show(seen: Seen, progress: Progress, clean: Tensor) -> None:
-    seen.picture(progress, rearrange(clean, "b c h w -> 1 c h (b w)"))
 
 
 NODES = [DistilConsistencyLora]

@@ -7,17 +7,16 @@ The attention of noisy latents is looked at, which the paper makes of plain nois
 from noise, as it is when it draws: `own` says with which share.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ...host.adapters import walks
 from ...host.adapters.lora import Lora, louder
 from ...host.adapters.practice import Practice, practise
 from ...host.gradients import passes
@@ -25,16 +24,15 @@ from ...host.models import families
 from ...host.models.attention_sites import TextLayer, text_layers
 from ...host.models.layouts import Transformer
 from ...host.models.taps import Taps
-from ...training.loop import Run, Watch
-from ...training.settings import Progress, Settings
-from .guide import METHODS, CompositionError, Method, maps_of_prompt, objects_losses, points_of, told_apart, weighed
+from ...training.settings import Settings
+from ..training import NOBODY, Audience, Result, begun, finished
+from .guide import METHODS, Method, maps_of_prompt, objects_losses, points_of, told_apart, weighed
 from .lessons import Lesson
 
 TARGETS = ("keys", "keys, queries and values")
 WAY = 6  # steps of the model's own way down, over the levels that are trained
-SHOWN_EVERY, SHOWN_STEPS = 25, 8
+SHOWN_STEPS = 8
 LORA_FILE = "lora.safetensors"
-Show = Callable[[Progress, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -115,14 +113,9 @@ class Trainer:
         path = [self._sigma(first + (percent - first) * i / count) for i in range(count + 1)]
         return self._walked(prompt, sampling.noise_scaling(torch.tensor(path[0]), noise, torch.zeros_like(latent), first <= 0), path)
 
-    @torch.no_grad()
     def _walked(self, prompt: int, x: Tensor, path: Sequence[float]) -> Tensor:
-        """What becomes of x, at the first of these noise levels, at the last one (Euler's method)."""
         with self.lora.attached(self.dm):
-            for high, low in itertools.pairwise(path):
-                clean = self.practice.predict(str(prompt), x, high)
-                x = clean + (x - clean) * (low / high)
-        return x
+            return walks.euler(self.practice, str(prompt), x, path)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         settings, sigma = self.settings, self._sigma(batch.percent)
@@ -171,42 +164,20 @@ def targets_of(model: ModelPatcher, targets: str) -> list[str]:
 
 
 def train(
-    model: ModelPatcher, lessons: Sequence[Lesson], latent: Tensor, settings: LoraSettings, folder: Path | None, watch: Watch,
-    show: Show | None = None,
-) -> tuple[dict[str, Tensor], dict[str, list[float]]]:  # fmt: skip
-    """A LoRA as the host's nodes have it, and the figures of each step. latent: of the form to train on (B, C, [T,] h, w). folder: where
-    the run is kept, and goes on from; when it ends, however it does, the LoRA so far lies there as LORA_FILE. show: now and then, what a
-    prompt comes to."""
+    model: ModelPatcher, lessons: Sequence[Lesson], latent: Tensor, settings: LoraSettings, folder: Path | None,
+    audience: Audience = NOBODY,
+) -> Result:  # fmt: skip
+    """A LoRA as the host's nodes have it. latent: of the form to train on (B, C, [T,] h, w). folder: where the run is kept, and goes on
+    from, with the LoRA so far as LORA_FILE. Shown is what a prompt comes to."""
     family, targets = families.family_of(model), targets_of(model, settings.targets)
     layers = text_layers(family, model.model.diffusion_model, settings.layers)
     work = Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=0.98, record=False)
-    result: list[tuple[dict[str, Tensor], dict[str, list[float]]]] = []
 
-    def body(practice: Practice) -> None:
+    def body(practice: Practice) -> Result:
         dm = practice.base.diffusion_model
         lora = Lora(dm, targets, settings.rank, settings.seed).to(next(dm.parameters()).device)
         trainer = Trainer(practice, lessons, layers, lora, settings, latent.shape)
-        run = Run(lora, work, folder)
-        if run.step > settings.steps:
-            raise CompositionError(
-                f"This was trained for {run.step} steps already, and steps says {settings.steps}: ask for as many or more, or take "
-                "another seed."
-            )
         around = partial(passes.differentiable, dm, passes.Settings(copying=isinstance(family.layout, Transformer)))
+        return finished(begun(lora, work, folder), trainer, around, lora.for_the_host, folder and folder / LORA_FILE, audience)
 
-        def watched(progress: Progress) -> None:
-            watch(progress)
-            if show is not None and (progress.step % SHOWN_EVERY == 0 or progress.step == progress.steps):
-                with torch.no_grad():
-                    show(progress, trainer.picture())
-
-        try:
-            run.go(trainer.batch, trainer.loss, watched, around)
-        finally:
-            made = lora.for_the_host(run.average)
-            if folder is not None:
-                save_file(made, folder / LORA_FILE)
-        result.append((made, run.history))
-
-    practise(model, {str(i): lesson.positive for i, lesson in enumerate(lessons)}, latent, body)
-    return result[0]
+    return practise(model, {str(i): lesson.positive for i, lesson in enumerate(lessons)}, latent, body)

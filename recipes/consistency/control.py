@@ -16,20 +16,21 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ...core.consistency import consistency_training
+from ...host.adapters import walks
 from ...host.adapters.practice import Conditioning, Practice, practise
 from ...host.gradients import passes
-from ...training.loop import Run, Watch
 from ...training.settings import Settings, seed_of
-from .levels import levels_of
+from ..training import NOBODY, Audience, Result, begun, finished
+from .levels import levels_of, path_of
 
 STRATEGIES = ("noise", "consistency")
 CONTROL_FILE = "controlnet.safetensors"
 MARK = "lora_controlnet"  # by which the host takes the form of a control network from the MODEL that it is used with
 HINT_CHANNELS = 3
+SHOWN, SHOWN_STEPS = 4, (8, 4)  # pictures; steps, by each strategy
 
 
 class ControlError(ValueError):
@@ -105,13 +106,28 @@ class ControlTrainer:
     def _predict(self, batch: Batch, latents: Tensor, sigma: Tensor) -> Tensor:
         """Clean latents with the ControlNet, (B, ...)."""
         x = self.practice.sampling.noise_scaling(sigma.view(-1, *[1] * (latents.ndim - 1)), batch.noise, latents, False)
+        return self.practice.predict(self._shown(batch.chosen.cpu()), x, sigma, control=self.control)
+
+    def _shown(self, chosen: Tensor) -> list[str]:
+        """Puts the conditions of these pairs before the ControlNet; gives the names of their prompts."""
         self.control.cond_hint = None
-        self.control.set_cond_hint(self.pairs.hints[batch.chosen.cpu()].float().to(self.device))
-        names = [str(self.pairs.prompt[int(i)]) for i in batch.chosen]
-        return self.practice.predict(names, x, sigma, control=self.control)
+        self.control.set_cond_hint(self.pairs.hints[chosen].float().to(self.device))
+        return [str(self.pairs.prompt[int(i)]) for i in chosen]
+
+    def picture(self) -> Tensor:
+        """Of the first pairs in a few steps, always from the same noise."""
+        names = self._shown(torch.arange(min(SHOWN, len(self.latents))))
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        steps = SHOWN_STEPS[STRATEGIES.index(self.settings.strategy)]
+        noises = torch.randn(steps, len(names), *self.latents.shape[1:], generator=generator).to(self.device)
+        path = path_of(self.sigmas, steps)
+        if self.settings.strategy == STRATEGIES[1]:
+            return walks.lcm(self.practice, names, noises, path, self.control)
+        x = self.practice.sampling.noise_scaling(torch.tensor(path[0]), noises[0], torch.zeros_like(noises[0]), True)
+        return walks.euler(self.practice, names, x, [*path, 0.0], self.control)
 
 
-def begun(model: Any, device: torch.device) -> torch.nn.Module:
+def initial(model: Any, device: torch.device) -> torch.nn.Module:
     """The host's ControlNet for one of its UNets, with the encoder's weights, in float32."""
     if not isinstance(model.diffusion_model, UNetModel):
         raise ControlError(
@@ -137,27 +153,17 @@ def for_the_host(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {MARK: torch.zeros(0), **{name: weight.half().cpu().contiguous() for name, weight in weights.items()}}
 
 
-def train(
-    model: ModelPatcher, pairs: Pairs, settings: ControlSettings, folder: Path | None, watch: Watch
-) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
-    """A ControlNet as the host's loader reads it, and the loss of each step. folder: where the run is kept, and goes on from; when it
-    ends, however it does, the ControlNet so far lies there as CONTROL_FILE."""
+def train(model: ModelPatcher, pairs: Pairs, settings: ControlSettings, folder: Path | None, audience: Audience = NOBODY) -> Result:
+    """A ControlNet as the host's loader reads it. folder: where the run is kept, and goes on from, with the ControlNet so far as
+    CONTROL_FILE. Shown is what the first pairs come to in a few steps."""
     work = Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=0.98, record=False, bfloat16=True)
-    result: list[tuple[dict[str, Tensor], dict[str, list[float]]]] = []
 
-    def body(practice: Practice) -> None:
+    def body(practice: Practice) -> Result:
         dm = practice.base.diffusion_model
         torch.manual_seed(seed_of(settings.seed, 0))
-        control = begun(practice.base, next(dm.parameters()).device)
-        trainer, run = ControlTrainer(practice, pairs, control, settings), Run(control, work, folder)
+        control = initial(practice.base, next(dm.parameters()).device)
+        trainer = ControlTrainer(practice, pairs, control, settings)
         around = partial(passes.differentiable, dm, passes.Settings(copying=True))
-        try:
-            run.go(trainer.batch, trainer.loss, watch, around)
-        finally:
-            made = for_the_host(run.average)
-            if folder is not None:
-                save_file(made, folder / CONTROL_FILE)
-        result.append((made, run.history))
+        return finished(begun(control, work, folder), trainer, around, for_the_host, folder and folder / CONTROL_FILE, audience)
 
-    practise(model, {str(i): positive for i, positive in enumerate(pairs.positive)}, pairs.latents[:1], body)
-    return result[0]
+    return practise(model, {str(i): positive for i, positive in enumerate(pairs.positive)}, pairs.latents[:1], body)

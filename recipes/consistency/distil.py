@@ -6,32 +6,29 @@ https://arxiv.org/abs/2310.04378; as a LoRA, https://arxiv.org/abs/2311.05556).
 Teacher, student and target are the one MODEL, without the LoRA, with it, and with its average over the steps so far.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...core.consistency import distillation
+from ...host.adapters import walks
 from ...host.adapters.lora import Lora, louder
 from ...host.adapters.practice import Practice, practise
 from ...host.gradients import passes
 from ...host.models import families
 from ...host.models.layouts import Transformer
-from ...training.loop import Run
-from ...training.settings import Progress, Settings
+from ...training.settings import Settings
+from ..training import NOBODY, Audience, Result, begun, finished
 from .examples import Examples
-from .levels import levels_of
+from .levels import levels_of, path_of
 
 LORA_FILE = "lora.safetensors"
 NEGATIVE = "negative"
-SHOWN_EVERY, SHOWN_STEPS, SHOWN = 25, 4, 4
-Watch = Callable[[Progress], None]
-Show = Callable[[Progress, Tensor], None]
+SHOWN_STEPS, SHOWN = 4, 4
 
 
 class DistillationError(ValueError):
@@ -61,8 +58,12 @@ class Batch:
 
 
 class Distiller:
-    def __init__(self, practice: Practice, examples: Examples, lora: Lora, settings: DistillationSettings) -> None:
-        self.practice, self.examples, self.lora, self.settings = practice, examples, lora, settings
+    """average: of the weights of the LoRA, over the steps so far."""
+
+    def __init__(
+        self, practice: Practice, examples: Examples, lora: Lora, average: dict[str, Tensor], settings: DistillationSettings
+    ) -> None:
+        self.practice, self.examples, self.lora, self.average, self.settings = practice, examples, lora, average, settings
         self.dm = practice.base.diffusion_model
         self.device = next(self.dm.parameters()).device
         self.latents = practice.base.process_latent_in(examples.latents.float())
@@ -74,13 +75,13 @@ class Distiller:
         level = distillation.times(len(self.sigmas) - 1, count, generator)
         return Batch(chosen, level, torch.randn(count, *self.latents.shape[1:], generator=generator, device=device))
 
-    def loss(self, average: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         latents = self.latents[batch.chosen.cpu()].to(self.device)
         names = [str(self.examples.prompt[int(i)]) for i in batch.chosen]
         high, low = self.sigmas[batch.level], self.sigmas[batch.level - 1]
         x = self._noised(latents, batch.noise, high)
         with torch.no_grad():
-            target = self._target(names, x, high, low, average)
+            target = self._target(names, x, high, low)
         with self.lora.attached(self.dm):
             student = louder(self.practice.predict(names, x, high))
         return distillation.distillation_loss(student, target), {}
@@ -88,27 +89,22 @@ class Distiller:
     def _noised(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self.practice.sampling.noise_scaling(sigma.view(-1, *[1] * (latents.ndim - 1)), noise, latents, False)
 
-    def _target(self, names: list[str], x: Tensor, high: Tensor, low: Tensor, average: dict[str, Tensor]) -> Tensor:
+    def _target(self, names: list[str], x: Tensor, high: Tensor, low: Tensor) -> Tensor:
         clean = self.practice.predict(names, x, high)
         if self.settings.guidance != 1:
             clean = distillation.guided(clean, self.practice.predict(NEGATIVE, x, high), self.settings.guidance)
         stepped = distillation.ddim_step(x, clean, high, low)
-        with self.lora.attached(self.dm, average):
+        with self.lora.attached(self.dm, self.average):
             predicted = self.practice.predict(names, stepped, low.clamp(min=float(self.sigmas[1])))
         return torch.where((low == 0).view(-1, *[1] * (x.ndim - 1)), stepped, predicted)
 
-    @torch.no_grad()
-    def pictures(self) -> Tensor:
-        """Clean latents of the first prompts in a few steps, as sampler lcm makes them, always from the same noise."""
-        count = min(SHOWN, len(self.examples.positive))
+    def picture(self) -> Tensor:
+        """Of the first prompts in a few steps, as sampler lcm makes them, always from the same noise."""
+        names = [str(i) for i in range(min(SHOWN, len(self.examples.positive)))]
         generator = torch.Generator().manual_seed(self.settings.seed)
-        path = self.sigmas[torch.linspace(len(self.sigmas) - 1, 0, SHOWN_STEPS + 1).round().long().to(self.device)]
-        clean = torch.zeros(count, *self.latents.shape[1:], device=self.device)
+        noises = torch.randn(SHOWN_STEPS, len(names), *self.latents.shape[1:], generator=generator).to(self.device)
         with self.lora.attached(self.dm):
-            for sigma in path[:-1]:
-                noise = torch.randn(clean.shape, generator=generator).to(self.device)
-                clean = self.practice.predict([str(i) for i in range(count)], self._noised(clean, noise, sigma.expand(count)), float(sigma))
-        return clean
+            return walks.lcm(self.practice, names, noises, path_of(self.sigmas, SHOWN_STEPS))
 
 
 def targets_of(diffusion_model: nn.Module, rank: int) -> list[str]:
@@ -121,42 +117,20 @@ def targets_of(diffusion_model: nn.Module, rank: int) -> list[str]:
 
 
 def distil(
-    model: ModelPatcher, examples: Examples, settings: DistillationSettings, folder: Path | None, watch: Watch, show: Show | None = None
-) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
-    """A LoRA as the host's nodes have it, and the loss of each step. folder: where the run is kept, and goes on from; when it ends,
-    however it does, the LoRA so far lies there as LORA_FILE. show: now and then, what the first prompts come to in four steps."""
+    model: ModelPatcher, examples: Examples, settings: DistillationSettings, folder: Path | None, audience: Audience = NOBODY
+) -> Result:
+    """A LoRA as the host's nodes have it. folder: where the run is kept, and goes on from, with the LoRA so far as LORA_FILE. Shown is
+    what the first prompts come to in four steps."""
     copying = isinstance(families.family_of(model).layout, Transformer)
     work = Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=settings.ema, record=False, bfloat16=True)
-    result: list[tuple[dict[str, Tensor], dict[str, list[float]]]] = []
 
-    def body(practice: Practice) -> None:
+    def body(practice: Practice) -> Result:
         dm = practice.base.diffusion_model
         lora = Lora(dm, targets_of(dm, settings.rank), settings.rank, settings.seed).to(next(dm.parameters()).device)
-        distiller, run = Distiller(practice, examples, lora, settings), Run(lora, work, folder)
-        if run.step > settings.steps:
-            raise DistillationError(
-                f"This was trained for {run.step} steps already, and steps says {settings.steps}: ask for as many or more, or take "
-                "another seed."
-            )
-
-        def watched(progress: Progress) -> None:
-            watch(progress)
-            if show is not None and (progress.step % SHOWN_EVERY == 0 or progress.step == progress.steps):
-                show(progress, distiller.pictures())
-
-        try:
-            run.go(
-                distiller.batch,
-                partial(distiller.loss, run.average),
-                watched,
-                partial(passes.differentiable, dm, passes.Settings(copying=copying)),
-            )
-        finally:
-            made = lora.for_the_host(run.average)
-            if folder is not None:
-                save_file(made, folder / LORA_FILE)
-        result.append((made, run.history))
+        run = begun(lora, work, folder)
+        distiller = Distiller(practice, examples, lora, run.average, settings)
+        around = partial(passes.differentiable, dm, passes.Settings(copying=copying))
+        return finished(run, distiller, around, lora.for_the_host, folder and folder / LORA_FILE, audience)
 
     prompts = {str(i): positive for i, positive in enumerate(examples.positive)}
-    practise(model, {**prompts, NEGATIVE: examples.negative}, examples.latents[:1], body)
-    return result[0]
+    return practise(model, {**prompts, NEGATIVE: examples.negative}, examples.latents[:1], body)

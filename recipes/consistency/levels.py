@@ -19,3 +19,8 @@ def levels_of(practice: Practice) -> Tensor:
             [min(float(sampling.percent_to_sigma(1 - i / LEVELS)), float(sampling.sigma_max)) for i in range(1, LEVELS + 1)]
         )
     return torch.cat([found.new_zeros(1), found]).float()
+
+
+def path_of(levels: Tensor, steps: int) -> list[float]:
+    """The noise levels of so many steps: from the highest down, evenly spread, without the last one, which is none."""
+    return levels[torch.linspace(len(levels) - 1, 0, steps + 1).round().long()][:-1].tolist()

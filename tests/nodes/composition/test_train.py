@@ -2,9 +2,7 @@
 
 import dataclasses
 import re
-from types import SimpleNamespace
 
-import comfy.model_management
 import comfy.sample
 import comfy.sd
 import folder_paths
@@ -19,9 +17,11 @@ from freesteer.playground.image import models
 from freesteer.recipes.composition.guide import CompositionError, Named
 from freesteer.recipes.composition.lessons import Lesson, prompts_of
 from freesteer.recipes.composition.train import LORA_FILE, LoraSettings, train
+from freesteer.recipes.training import NOBODY
 from safetensors.torch import load_file
 
 from ..conftest import run, tiny
+from ..training_cases import goes_on_to_the_same_end, is_interrupted, refuses_fewer_steps, shown_last
 
 SPOKEN = [name for name in tiny.RECIPES if name != "SVD"]
 NAN = float("nan")
@@ -36,10 +36,10 @@ def lessons(made) -> list[Lesson]:
     return [Lesson(made.positive, named), Lesson(made.negative, None)]
 
 
-def trained(made, settings=FEW, folder=None, watch=lambda progress: None):
+def trained(made, settings=FEW, folder=None, audience=NOBODY):
     with torch.inference_mode():
         latent = comfy.sample.fix_empty_latent_channels(made.model, made.latent)
-        return train(made.model, lessons(made), latent, settings, folder, watch)
+        return train(made.model, lessons(made), latent, settings, folder, audience)
 
 
 @pytest.fixture(scope="module")
@@ -92,31 +92,11 @@ def test_it_learns(playground, node):
 
 def test_what_was_stopped_goes_on_to_the_same_end(tmp_path):
     made = tiny.build("SD 1.5", True)
-    whole, _ = trained(made, folder=tmp_path / "whole")
-
-    def stop(progress):
-        if progress.step == 2:
-            raise comfy.model_management.InterruptProcessingException
-
-    with pytest.raises(comfy.model_management.InterruptProcessingException):
-        trained(made, folder=tmp_path / "parts", watch=stop)
-    so_far = load_file(tmp_path / "parts" / LORA_FILE)
-    assert set(so_far) == set(whole)
-    rest, history = trained(made, folder=tmp_path / "parts")
-    assert len(history["loss"]) == 4
-    for name, weight in whole.items():
-        assert torch.equal(rest[name], weight)
+    goes_on_to_the_same_end(lambda folder, audience: trained(made, FEW, folder, audience), tmp_path, LORA_FILE)
 
 
 def test_an_interrupt_is_heard_and_leaves_the_lora_so_far(node, tmp_path, monkeypatch):
-    def update(value, total, preview=None):
-        if value == 2:
-            comfy.model_management.interrupt_current_processing()
-
-    with monkeypatch.context() as patch:
-        patch.setattr("comfy.utils.ProgressBar", lambda total: SimpleNamespace(update_absolute=update))
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            node()
+    is_interrupted(node, monkeypatch)
     (file,) = tmp_path.glob(f"freesteer_training/composition-*/{LORA_FILE}")
     assert load_file(file)
     lora, loss, _, steps = node()
@@ -124,9 +104,7 @@ def test_an_interrupt_is_heard_and_leaves_the_lora_so_far(node, tmp_path, monkey
 
 
 def test_fewer_steps_than_were_done_are_refused(node):
-    node(steps=3)
-    with pytest.raises(CompositionError, match="trained for 3 steps already"):
-        node(steps=2)
+    refuses_fewer_steps(node)
 
 
 def test_another_checkpoint_begins_a_run_of_its_own(node, playground, tmp_path):
@@ -219,10 +197,4 @@ def test_a_quantised_model_is_refused(node):
 
 
 def test_a_picture_is_shown_on_the_way(node, monkeypatch):
-    shown: list[object] = []
-    bar = SimpleNamespace(update_absolute=lambda value, total, preview=None: shown.append(preview))
-    monkeypatch.setattr("comfy.utils.ProgressBar", lambda total: bar)
-    previewer = SimpleNamespace(decode_latent_to_preview_image=lambda form, clean: (form, clean.shape))
-    monkeypatch.setattr("latent_preview.get_previewer", lambda *_: previewer)
-    node()
-    assert shown[-1] == ("JPEG", torch.Size([1, 4, 16, 16]))
+    assert shown_last(node, monkeypatch) == ("JPEG", (1, 4, 16, 16))

@@ -11,9 +11,11 @@ import pytest
 import torch
 from freesteer.recipes.consistency import control as recipe
 from freesteer.recipes.consistency.control import CONTROL_FILE, STRATEGIES, ControlError, ControlSettings, Pairs
+from freesteer.recipes.training import NOBODY
 from safetensors.torch import load_file
 
 from ..conftest import tiny
+from ..training_cases import goes_on_to_the_same_end
 
 UNETS = ["SD 1.5", "SDXL", "FreeSteer playground"]
 FEW = ControlSettings(steps=4, pictures=2, learning_rate=1e-3)
@@ -28,9 +30,9 @@ def pairs(made) -> Pairs:
     return Pairs(torch.randn(3, *latent.shape[1:], generator=generator), hints, [0, 1, 0], [made.positive, made.negative])
 
 
-def trained(made, settings=FEW, folder=None, watch=lambda progress: None):
+def trained(made, settings=FEW, folder=None, audience=NOBODY):
     with torch.inference_mode():
-        return recipe.train(made.model, pairs(made), settings, folder, watch)
+        return recipe.train(made.model, pairs(made), settings, folder, audience)
 
 
 def host_nodes() -> Any:
@@ -60,7 +62,7 @@ def test_unets_get_a_controlnet_that_the_host_loads(family, strategy, tmp_path):
 
 def test_before_it_has_learnt_it_changes_nothing():
     made = tiny.build("SD 1.5", True)
-    weights = recipe.for_the_host(recipe.begun(made.model.model, torch.device("cpu")).state_dict())
+    weights = recipe.for_the_host(recipe.initial(made.model.model, torch.device("cpu")).state_dict())
     torch.testing.assert_close(drawn(made, weights), made.sample())
     own = made.model.model.diffusion_model.state_dict()
     shared = [name for name in weights if name in own]
@@ -69,17 +71,7 @@ def test_before_it_has_learnt_it_changes_nothing():
 
 def test_what_was_stopped_goes_on_to_the_same_end(tmp_path):
     made = tiny.build("FreeSteer playground", True)
-    whole, _ = trained(made, folder=tmp_path / "whole")
-
-    def stop(progress):
-        if progress.step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        trained(made, folder=tmp_path / "parts", watch=stop)
-    rest, _ = trained(made, folder=tmp_path / "parts")
-    for name, weight in whole.items():
-        assert torch.equal(rest[name], weight)
+    goes_on_to_the_same_end(lambda folder, audience: trained(made, FEW, folder, audience), tmp_path, CONTROL_FILE)
 
 
 @pytest.mark.parametrize("family", ["Flux", "SD 3"])

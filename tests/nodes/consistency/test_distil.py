@@ -1,9 +1,7 @@
 """Distil Consistency LoRA: it learns, can be stopped and goes on, and what it makes is the host's own LoRA."""
 
 import dataclasses
-from types import SimpleNamespace
 
-import comfy.model_management
 import comfy.sample
 import comfy.sd
 import folder_paths
@@ -17,9 +15,11 @@ from freesteer.nodes.common.checks import InputError
 from freesteer.playground.image import models
 from freesteer.recipes.consistency.distil import LORA_FILE, Batch, DistillationError, DistillationSettings, Distiller, distil, targets_of
 from freesteer.recipes.consistency.examples import Examples
+from freesteer.recipes.training import NOBODY
 from safetensors.torch import load_file
 
 from ..conftest import run, tiny
+from ..training_cases import goes_on_to_the_same_end, is_interrupted, refuses_fewer_steps, shown_last
 
 PICTURES = [name for name in tiny.RECIPES if tiny.build(name, True).latent.ndim == 4 and name != "SVD"]
 NAN = float("nan")
@@ -34,9 +34,9 @@ def examples(made) -> Examples:
     return Examples(latents, [0, 1, 0], [made.positive, made.negative], made.negative)
 
 
-def distilled(made, settings=FEW, folder=None, watch=lambda progress: None):
+def distilled(made, settings=FEW, folder=None, audience=NOBODY):
     with torch.inference_mode():
-        return distil(made.model, examples(made), settings, folder, watch)
+        return distil(made.model, examples(made), settings, folder, audience)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def test_the_target_is_a_guided_step_of_the_model_itself():
     def body(practice):
         dm = practice.base.diffusion_model
         lora = Lora(dm, targets_of(dm, 4), 4)
-        distiller = Distiller(practice, examples(made), lora, FEW)
-        batch = Batch(torch.tensor([0, 1]), torch.tensor([30, 1]), torch.randn(2, *distiller.latents.shape[1:]))
         average = {name: torch.randn_like(weight) * 0.02 for name, weight in lora.state_dict().items()}
+        distiller = Distiller(practice, examples(made), lora, average, FEW)
+        batch = Batch(torch.tensor([0, 1]), torch.tensor([30, 1]), torch.randn(2, *distiller.latents.shape[1:]))
         high, low = distiller.sigmas[batch.level], distiller.sigmas[batch.level - 1]
         x = practice.sampling.noise_scaling(high.view(-1, 1, 1, 1), batch.noise, distiller.latents[:2], False)
-        target = distiller._target(["0", "1"], x, high, low, average)
+        target = distiller._target(["0", "1"], x, high, low)
         rows = [(x[i : i + 1], float(high[i])) for i in range(2)]
         conditional = torch.cat([practice.predict(name, *row) for name, row in zip(("0", "1"), rows, strict=True)])
         clean = guided(conditional, torch.cat([practice.predict("negative", *row) for row in rows]), FEW.guidance)
@@ -116,30 +116,11 @@ def test_it_learns(node, playground):
 
 def test_what_was_stopped_goes_on_to_the_same_end(tmp_path):
     made = tiny.build("SD 1.5", True)
-    whole, _ = distilled(made, folder=tmp_path / "whole")
-
-    def stop(progress):
-        if progress.step == 2:
-            raise comfy.model_management.InterruptProcessingException
-
-    with pytest.raises(comfy.model_management.InterruptProcessingException):
-        distilled(made, folder=tmp_path / "parts", watch=stop)
-    assert set(load_file(tmp_path / "parts" / LORA_FILE)) == set(whole)
-    rest, history = distilled(made, folder=tmp_path / "parts")
-    assert len(history["loss"]) == 4
-    for name, weight in whole.items():
-        assert torch.equal(rest[name], weight)
+    goes_on_to_the_same_end(lambda folder, audience: distilled(made, FEW, folder, audience), tmp_path, LORA_FILE)
 
 
 def test_an_interrupt_is_heard_and_own_pictures_are_kept(node, tmp_path, monkeypatch):
-    def update(value, total=None, preview=None):
-        if value == 2 and total == 3:
-            comfy.model_management.interrupt_current_processing()
-
-    with monkeypatch.context() as patch:
-        patch.setattr("comfy.utils.ProgressBar", lambda total: SimpleNamespace(update_absolute=update))
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            node()
+    is_interrupted(node, monkeypatch)
     (file,) = tmp_path.glob(f"freesteer_training/consistency-*/{LORA_FILE}")
     assert load_file(file)
     monkeypatch.setattr("comfy.sample.sample", None)
@@ -148,9 +129,7 @@ def test_an_interrupt_is_heard_and_own_pictures_are_kept(node, tmp_path, monkeyp
 
 
 def test_fewer_steps_than_were_done_are_refused(node):
-    node(steps=3)
-    with pytest.raises(DistillationError, match="trained for 3 steps already"):
-        node(steps=2)
+    refuses_fewer_steps(node)
 
 
 def test_it_learns_from_pictures(node, playground, tmp_path):
@@ -164,13 +143,7 @@ def test_it_learns_from_pictures(node, playground, tmp_path):
 
 
 def test_pictures_are_shown_on_the_way(node, monkeypatch):
-    shown: list[object] = []
-    bar = SimpleNamespace(update_absolute=lambda value, total=None, preview=None: shown.append(preview))
-    monkeypatch.setattr("comfy.utils.ProgressBar", lambda total: bar)
-    previewer = SimpleNamespace(decode_latent_to_preview_image=lambda form, clean: (form, clean.shape))
-    monkeypatch.setattr("latent_preview.get_previewer", lambda *_: previewer)
-    node()
-    assert shown[-1] == ("JPEG", torch.Size([1, 4, 8, 16]))
+    assert shown_last(node, monkeypatch) == ("JPEG", (1, 4, 8, 16))
 
 
 @pytest.mark.parametrize(
@@ -215,4 +188,4 @@ def test_a_line_for_each_picture(node, playground):
 def test_a_quantised_model_is_refused(node):
     made = tiny.quantised("Flux", "int8_tensorwise")
     with pytest.raises(NoGradientError, match="bf16, fp16 or fp8"):
-        distil(made.model, examples(made), dataclasses.replace(FEW, steps=1), None, lambda progress: None)
+        distil(made.model, examples(made), dataclasses.replace(FEW, steps=1), None)

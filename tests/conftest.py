@@ -19,7 +19,10 @@ loader = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(loader)
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the fixtures' servers are stopped then too
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))  # OMP_NUM_THREADS says less
+BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+if BESIDE_OTHERS:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of servers, too: threads that wait for each other are slower than none
+torch.set_num_threads(1 if BESIDE_OTHERS else min(2, torch.get_num_threads()))  # OMP_NUM_THREADS says less
 sys.modules.setdefault(loader.ROOT.name, loader.load_pack())  # pytest imports the root folder as a package of its own name
 
 LEVELS = 2  # of folders below tests/ in the table of times
@@ -27,6 +30,16 @@ SLOW = 3  # seconds; a test of more should be marked so, or `--quick` will not b
 times: defaultdict[str, float] = defaultdict(float)
 counts: Counter[str] = Counter()
 slow: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers: what needs a server is done by one of them, and first, as it takes longest; of all else, each file by one."""
+    if not BESIDE_OTHERS:
+        return
+    files = {item: item.nodeid.partition("::")[0] for item in items}
+    items.sort(key=lambda item: not files[item].startswith("tests/server/"))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("server" if files[item].startswith("tests/server/") else files[item]))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -20,8 +20,9 @@ from .workplace import Workplace, find_chromium, keep_memory, prepare
 
 RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
 DEMOS = {what: ROOT / "workflows" / "api" / f"{name}.json" for what, name in (("pictures", "freecontrol"), ("video", "demo_video"))}
-# two processes, since tiny models gain nothing from threads
-QUICK = ("-m", "not slow", "--ignore", "tests/server", "-n", "2", "--dist", "loadfile")
+# two processes, since tiny models gain nothing from threads; in the order and the groups of tests/conftest.py
+TOGETHER = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+QUICK = ("-m", "not slow", "--ignore", "tests/server")
 
 
 class Terminated(KeyboardInterrupt):
@@ -106,11 +107,11 @@ def demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def test(options: argparse.Namespace, rest: Sequence[str]) -> int:
     keep_memory()
-    place = prepare(options.host, [*RUNTIME, "pytest"])
-    if options.quick:
-        rest = [*QUICK, *rest]
-    elif find_chromium() is None:
+    place = prepare(options.host, [*RUNTIME, "pytest", "xdist"])
+    if not options.quick and find_chromium() is None:
         print("There is no chromium or chrome here: the browser tests will not run.", flush=True)
+    whole = options.quick or all(word.startswith("-") for word in rest)  # no part of the tests is named
+    rest = [*(TOGETHER if whole else ()), *(QUICK if options.quick else ()), *rest]
     return run([str(place.python), "-m", "pytest", *rest], place)
 
 

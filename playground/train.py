@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from ..training.loop import RunError
 from ..training.settings import Line
 from . import report
+from .consistency import train as consistency
 from .image import models, train_diffusion, train_vae
 from .referee import referee, train_referee
 from .video_dit import models as video_dit
@@ -34,6 +35,7 @@ from .weights import save_compact
 HERE = Path(__file__).parent
 STEPS = {
     "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 24000, "video_unet": 4000,
+    **consistency.STEPS,
 }  # fmt: skip
 VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")
@@ -65,6 +67,8 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.
         network, trainer = VIDEO[stage]
         weights = trainer.train(models.load()[2], runs / stage, steps, seed, watch, device, compiled)
         save_compact(weights, out / stage / network.WEIGHTS.name)
+    elif stage in consistency.STEPS:
+        consistency.run(stage, steps, runs / stage.replace(" ", "_"), out / "consistency", seed, watch)
     else:
         report.write(runs, out)
     if stage in parts and all(part.exists() for part in parts.values()):

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,14 +33,27 @@ counts: Counter[str] = Counter()
 slow: list[str] = []
 
 
+def scope(test: str) -> str:
+    """What one worker does as a whole, by the id of a test: all that needs a server; of the rest, a file."""
+    file = test.partition("::")[0]
+    return "server" if file.startswith("tests/server/") else file
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers: what needs a server is done by one of them, and first, as it takes longest; of all else, each file by one."""
-    if not BESIDE_OTHERS:
-        return
-    files = {item: item.nodeid.partition("::")[0] for item in items}
-    items.sort(key=lambda item: not files[item].startswith("tests/server/"))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("server" if files[item].startswith("tests/server/") else files[item]))
+    """With several workers: what needs a server first, as it takes longest."""
+    if BESIDE_OTHERS:
+        items.sort(key=lambda item: scope(item.nodeid) != "server")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByScope(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid)
+
+    return ByScope(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

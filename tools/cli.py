@@ -20,8 +20,7 @@ from .workplace import Workplace, find_chromium, keep_memory, prepare
 
 RUNTIME = ("torch", "torchsde", "aiohttp", "PIL", "einops", "kornia", "safetensors")
 DEMOS = {what: ROOT / "workflows" / "api" / f"{name}.json" for what, name in (("pictures", "freecontrol"), ("video", "demo_video"))}
-# two processes, since tiny models gain nothing from threads; in the order and the groups of tests/conftest.py
-TOGETHER = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+TOGETHER = ("-n", "2", "--no-loadscope-reorder")  # processes, since tiny models gain nothing from threads; see tests/conftest.py
 QUICK = ("-m", "not slow", "--ignore", "tests/server")
 
 

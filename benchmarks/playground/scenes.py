@@ -1,6 +1,6 @@
 """What the FreeControl benchmarks draw and how they judge it: held-out one-object scenes, and the referee."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import comfy.sample
@@ -18,6 +18,7 @@ from ...playground.world.captions import prompt
 HELD_OUT = 3 * 10**9
 STEPS, CFG, SAMPLER, SCHEDULER = 25, 4.0, "dpmpp_2m", "normal"
 CELLS = (16, 16)  # of a latent, (h, w)
+Controlled = Callable[[list, list], tuple[list, list]]
 FAR = 17  # pixels, the window in which nothing of an object lies where a ground is looked at
 
 
@@ -62,12 +63,15 @@ def encode(clip, texts: list[str]):
 
 def sample(
     model, clip, texts: list[str], seed: int, steps: int = STEPS, sampler: str = SAMPLER, scheduler: str = SCHEDULER,
-    cells: tuple[int, int] = CELLS,
+    cells: tuple[int, int] = CELLS, cfg: float = CFG, controlled: Controlled | None = None,
 ) -> Tensor:  # fmt: skip
+    """controlled: puts ControlNets on positive and negative."""
     latent = torch.zeros(len(texts), 4, *cells)
     noise = comfy.sample.prepare_noise(latent, seed)
     positive, negative = encode(clip, texts), encode(clip, [""])
-    return comfy.sample.sample(model, noise, steps, CFG, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=seed)
+    if controlled is not None:
+        positive, negative = controlled(positive, negative)
+    return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=seed)
 
 
 def decode(vae, latents: Tensor) -> Tensor:

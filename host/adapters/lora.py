@@ -56,6 +56,15 @@ class Lora(nn.Module):
         return found
 
 
+def layers_of(network: nn.Module, rank: int) -> list[str]:
+    """Paths of all layers that a LoRA can be trained on: linear ones and convolutions with at least as many channels as its rank."""
+    layers = ((path, layer) for path, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d)))
+    found = [path for path, layer in layers if min(layer.weight.shape[:2]) >= rank]
+    if not found:
+        raise AdapterError(f"rank is {rank}, and no layer of this model is so wide: choose a smaller one.")
+    return found
+
+
 def louder(values: Tensor) -> Tensor:
     """The same float32 values, of a model with a Lora, in the same graph: their gradient is LOUDER times as large from here on."""
     values.register_hook(lambda gradient: gradient * LOUDER)

@@ -1,5 +1,5 @@
 """Consistency models, and what controls them (CCM, https://arxiv.org/abs/2312.06971)."""
 
-from . import distil
+from . import adapter, control, distil, strength
 
-NODES = [*distil.NODES]
+NODES = [*distil.NODES, *control.NODES, *adapter.NODES, *strength.NODES]

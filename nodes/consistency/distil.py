@@ -15,10 +15,9 @@ from ...recipes.consistency.distil import DistillationSettings, distil
 from ...recipes.consistency.examples import Examples
 from ..common import checks
 from ..common.training import audience, digest, lora_output, lora_outputs, run_folder
-from .inputs import ALIASES, CATEGORY
+from .inputs import ALIASES, CATEGORY, MOST_PROMPTS, batch_input, pictures_of, rate_input, seed_input, steps_input
 
 DEFAULTS = DistillationSettings()
-MOST_PROMPTS = 10_000
 OWN_FILE = "own_pictures.safetensors"
 
 
@@ -51,27 +50,18 @@ class DistilConsistencyLora(io.ComfyNode):
                 ),
                 io.Image.Input("image", optional=True, tooltip="Pictures to learn from, in place of the model's own."),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes the pictures; without pictures it is not needed."),
-                io.Int.Input(
-                    "steps", default=DEFAULTS.steps, min=1, max=1000000, tooltip="Steps of training. More: sharper pictures in fewer steps."
-                    " A run that was trained longer already is refused: the seed makes another.",
-                ),
+                steps_input(DEFAULTS.steps, "sharper pictures in fewer steps"),
                 io.Int.Input(
                     "rank", default=DEFAULTS.rank, min=1, max=256, tooltip="Size of the LoRA. Higher: one or two steps look better, and "
                     "the file is larger.",
                 ),
-                io.Float.Input(
-                    "learning_rate", default=DEFAULTS.learning_rate, min=1e-7, max=1.0, step=1e-7, tooltip="How far each step goes. Lower "
-                    "it if pictures fall apart; 1e-4 suits SD 1.5 and SDXL.",
-                ),
+                rate_input(DEFAULTS.learning_rate, "1e-4"),
                 io.Float.Input(
                     "guidance", default=DEFAULTS.guidance, min=1.0, max=30.0, step=0.1, tooltip="The cfg that is built in. Higher: follows "
                     "the prompt more closely, with stronger colours.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Of all that is drawn at random."),
-                io.Int.Input(
-                    "batch", default=DEFAULTS.pictures, min=1, max=256, advanced=True, tooltip="Pictures in each step of training. More: "
-                    "steadier, slower, and more memory.",
-                ),
+                seed_input(),
+                batch_input(DEFAULTS.pictures),
                 io.Int.Input(
                     "own_pictures", default=256, min=1, max=100000, advanced=True, tooltip="How many pictures the model draws first, to "
                     "learn from, if none are connected. More: the LoRA knows more of what the model can draw.",
@@ -96,23 +86,13 @@ class DistilConsistencyLora(io.ComfyNode):
             shown = tuple(samples.shape[1:]), checks.whole("own_pictures", own_pictures, 1)
             make = partial(_own, model, samples, own_pictures, settings)
         else:
-            pictures = _pictures(model, vae, image, lines)
+            pictures = pictures_of(model, vae, image, lines)
             shown, make = digest(pictures), partial(_encoded, vae, pictures)
         encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(line)) for line in [*lines, negative]]
         known = f"{encoded[0][0][0].float().std():.3g}"
         folder = run_folder("consistency", model, lines, negative, shown, known, asdict(replace(settings, steps=0)))
         learnt = make(encoded[:-1], encoded[-1], folder)
         return lora_output(distil(model, learnt, settings, folder, audience(model, settings.steps)))
-
-
-def _pictures(model, vae, image, lines: list[str]) -> Tensor:
-    pictures = checks.image("image", image)
-    checks.vae(model, vae)
-    if len(lines) not in (1, len(pictures)):
-        raise checks.InputError(
-            f"prompts has {len(lines)} lines for {len(pictures)} pictures: write one for all of them, or one for each, in their order."
-        )
-    return pictures
 
 
 def _samples(model, latent) -> Tensor:

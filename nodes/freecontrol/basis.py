@@ -1,8 +1,5 @@
 """Making, saving and loading a basis: which features of a model tell the layout of its pictures."""
 
-import os
-from pathlib import Path
-
 import folder_paths
 from comfy_api.latest import io, ui
 
@@ -12,6 +9,7 @@ from ...host.models import families
 from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings
 from ..common import checks
+from ..common.files import found_file, register_folder, save_new
 from . import fits
 from .previews import SeedPictures, coordinate_sheets
 from .types import BASIS, CATEGORY
@@ -21,14 +19,7 @@ MOST_SEEDS = 500
 DEFAULTS = BasisSettings()
 
 
-def register_folder() -> None:
-    """models/freesteer_bases, after those that the user's extra_model_paths.yaml names, which the host has read by now."""
-    own = os.path.join(folder_paths.models_dir, FOLDER)
-    paths = folder_paths.get_folder_paths(FOLDER) if FOLDER in folder_paths.folder_names_and_paths else []
-    folder_paths.folder_names_and_paths[FOLDER] = ([*paths, *([own] if own not in paths else [])], {".safetensors"})
-
-
-register_folder()
+register_folder(FOLDER)
 
 
 def make_basis(model, clip, samples, lines, negative, settings: BasisSettings):
@@ -157,13 +148,8 @@ class SaveBasis(io.ComfyNode):
     @classmethod
     def execute(cls, basis: ModelBasis, name: str) -> io.NodeOutput:
         name = checks.file_name(name)
-        try:
-            folder, stem, counter, below, _ = folder_paths.get_save_image_path(name, folder_paths.get_folder_paths(FOLDER)[0])
-            file = f"{stem}_{counter:05}_.safetensors"
-            bases_file.save(Path(folder) / file, basis)
-        except OSError as error:
-            raise checks.unwritable(name, error) from None
-        return io.NodeOutput(ui=ui.PreviewText(f"Saved as {FOLDER}/{below + '/' if below else ''}{file}"))
+        saved = save_new(FOLDER, name, lambda path: bases_file.save(path, basis))
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved as {saved}"))
 
 
 class LoadBasis(io.ComfyNode):
@@ -186,23 +172,15 @@ class LoadBasis(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        path = _find(file)
+        path = found_file(FOLDER, file)
         return f"{path} {path.stat().st_mtime_ns}" if path else ""
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        path = _find(file)
+        path = found_file(FOLDER, file)
         if path is None:
             raise checks.InputError(f"file is {file[:60]!r}, and there is no such basis in models/{FOLDER}: choose one of the list.")
         return io.NodeOutput(bases_file.load(path))
-
-
-def _find(file: str) -> Path | None:
-    """Only what the list offers: a name from elsewhere could lead out of the folder."""
-    if file not in folder_paths.get_filename_list(FOLDER):
-        return None
-    path = folder_paths.get_full_path(FOLDER, file)
-    return Path(path) if path else None
 
 
 NODES = [ExtractBasis, SaveBasis, LoadBasis]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.consistency import distillation
 from ...host.adapters import walks
-from ...host.adapters.lora import Lora, louder
+from ...host.adapters.lora import Lora, layers_of, louder
 from ...host.adapters.practice import Practice, practise
 from ...host.gradients import passes
 from ...host.models import families
@@ -29,10 +29,6 @@ from .levels import levels_of, path_of
 LORA_FILE = "lora.safetensors"
 NEGATIVE = "negative"
 SHOWN_STEPS, SHOWN = 4, 4
-
-
-class DistillationError(ValueError):
-    """Written for the user: why this cannot be distilled."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +103,6 @@ class Distiller:
             return walks.lcm(self.practice, names, noises, path_of(self.sigmas, SHOWN_STEPS))
 
 
-def targets_of(diffusion_model: nn.Module, rank: int) -> list[str]:
-    """Paths of all layers that a LoRA is trained on: linear ones and convolutions with at least as many channels as its rank."""
-    layers = ((path, layer) for path, layer in diffusion_model.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d)))
-    found = [path for path, layer in layers if min(layer.weight.shape[:2]) >= rank]
-    if not found:
-        raise DistillationError(f"rank is {rank}, and no layer of this model is so wide: choose a smaller one.")
-    return found
-
-
 def distil(
     model: ModelPatcher, examples: Examples, settings: DistillationSettings, folder: Path | None, audience: Audience = NOBODY
 ) -> Result:
@@ -126,7 +113,7 @@ def distil(
 
     def body(practice: Practice) -> Result:
         dm = practice.base.diffusion_model
-        lora = Lora(dm, targets_of(dm, settings.rank), settings.rank, settings.seed).to(next(dm.parameters()).device)
+        lora = Lora(dm, layers_of(dm, settings.rank), settings.rank, settings.seed).to(next(dm.parameters()).device)
         run = begun(lora, work, folder)
         distiller = Distiller(practice, examples, lora, run.average, settings)
         around = partial(passes.differentiable, dm, passes.Settings(copying=copying))

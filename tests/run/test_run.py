@@ -107,12 +107,13 @@ def test_no_two_benchmarks_have_one_name() -> None:
     assert len(files) == len({file.stem for file in files}) > 5
 
 
-def test_quick_leaves_out_what_is_slow_and_the_server(commands: list[list[str]]) -> None:
-    for words in (["test", "-x"], ["test", "--quick", "-x", "tests/core"]):
+def test_all_tests_and_quick_ones_run_in_two_processes(commands: list[list[str]]) -> None:
+    for words in (["test", "-x"], ["test", "tests/core", "-x"], ["test", "--quick", "-x", "tests/core"]):
         assert cli.main(words) == 0
-    everything, quick = (command[3:] for command in commands)
-    assert everything == ["-x"]
-    assert quick[:4] == ["-m", "not slow", "--ignore", "tests/server"] and quick[-2:] == ["-x", "tests/core"]
+    everything, part, quick = (command[3:] for command in commands)
+    assert everything == [*cli.TOGETHER, "-x"]
+    assert part == ["tests/core", "-x"]
+    assert quick == [*cli.TOGETHER, "-m", "not slow", "--ignore", "tests/server", "-x", "tests/core"]
 
 
 SIGNATURES = """

@@ -8,12 +8,12 @@ import folder_paths
 import pytest
 import torch
 from freesteer.core.consistency.distillation import ddim_step, guided
-from freesteer.host.adapters.lora import Lora
+from freesteer.host.adapters.lora import Lora, layers_of
 from freesteer.host.adapters.practice import practise
 from freesteer.host.gradients.preparation import NoGradientError
 from freesteer.nodes.common.checks import InputError
 from freesteer.playground.image import models
-from freesteer.recipes.consistency.distil import LORA_FILE, Batch, DistillationError, DistillationSettings, Distiller, distil, targets_of
+from freesteer.recipes.consistency.distil import LORA_FILE, Batch, DistillationSettings, Distiller, distil
 from freesteer.recipes.consistency.examples import Examples
 from freesteer.recipes.training import NOBODY
 from safetensors.torch import load_file
@@ -72,7 +72,7 @@ def test_the_target_is_a_guided_step_of_the_model_itself():
 
     def body(practice):
         dm = practice.base.diffusion_model
-        lora = Lora(dm, targets_of(dm, 4), 4)
+        lora = Lora(dm, layers_of(dm, 4), 4)
         average = {name: torch.randn_like(weight) * 0.02 for name, weight in lora.state_dict().items()}
         distiller = Distiller(practice, examples(made), lora, average, FEW)
         batch = Batch(torch.tensor([0, 1]), torch.tensor([30, 1]), torch.randn(2, *distiller.latents.shape[1:]))
@@ -176,8 +176,8 @@ def test_what_cannot_be_is_said(node, inputs, error, says):
 
 
 def test_a_rank_that_no_layer_has(playground):
-    with pytest.raises(DistillationError, match="rank is 4096, and no layer of this model is so wide"):
-        targets_of(playground[0].model.diffusion_model, 4096)
+    with pytest.raises(match="rank is 4096, and no layer of this model is so wide"):
+        layers_of(playground[0].model.diffusion_model, 4096)
 
 
 def test_a_line_for_each_picture(node, playground):

@@ -9,7 +9,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 import torch
-from freesteer.nodes.freecontrol import basis as freecontrol_basis
+from freesteer.nodes.common.files import register_folder
 from freesteer.nodes.freecontrol.basis import FOLDER
 
 from ..conftest import CLASSES, World, run
@@ -52,7 +52,7 @@ def test_folders_of_extra_model_paths_stay_first(monkeypatch: pytest.MonkeyPatch
     own = os.path.join(folder_paths.models_dir, FOLDER)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, (["/elsewhere"], set()))
     for _ in range(2):
-        freecontrol_basis.register_folder()
+        register_folder(FOLDER)
         assert folder_paths.folder_names_and_paths[FOLDER] == (["/elsewhere", own], {".safetensors"})
 
 

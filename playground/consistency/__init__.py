@@ -1,0 +1,1 @@
+"""A consistency model of the playground, and ControlNets for both."""

@@ -135,6 +135,7 @@ def for_the_host(base: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made if known else {MARK: torch.zeros(0), **made}
 
 
+@torch.inference_mode(False)  # in which nodes are executed, and nothing can be trained
 def network_of(control: Any, base: Any) -> nn.Module:
     """A ControlNet of the host for this MODEL as a network of its own, in float32, as it is before any run."""
     if isinstance(control, comfy.controlnet.ControlLora):

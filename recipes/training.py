@@ -16,7 +16,8 @@ from ..training.settings import Progress, Settings
 SHOWN_EVERY = 25  # steps
 Show = Callable[[Progress, Tensor], None]
 Weights = dict[str, Tensor]
-Result = tuple[Weights, dict[str, list[float]]]  # and the figures of each step
+History = dict[str, list[float]]  # the figures of each step
+Result = tuple[Weights, History]
 
 
 class TrainingError(ValueError):
@@ -54,10 +55,10 @@ def begun(network: nn.Module, work: Settings, folder: Path | None) -> Run:
 
 def finished(
     run: Run, trainer: Trainer, around: Callable[[], AbstractContextManager], made: Callable[[Weights], Weights], file: Path | None,
-    audience: Audience,
+    audience: Audience, keep: Callable[[Weights, Path], None] = save_file,
 ) -> Result:  # fmt: skip
-    """Does the steps that are left. around: see Run.go. made: what the host reads, of the averaged weights; it lies in `file` when the run
-    ends, however it does."""
+    """Does the steps that are left. around: see Run.go. made: what the host reads, of the averaged weights; `keep` writes it to `file` when
+    the run ends, however it does."""
 
     def watched(progress: Progress) -> None:
         audience.watch(progress)
@@ -67,8 +68,12 @@ def finished(
 
     try:
         run.go(trainer.batch, trainer.loss, watched, around)
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            "There is too little memory for a step of this training: choose a smaller batch, or smaller pictures."
+        ) from None
     finally:
         weights = made(run.average)
         if file is not None:
-            save_file(weights, file)
+            keep(weights, file)
     return weights, run.history

@@ -56,7 +56,12 @@ class Run:
         state = torch.load(file, map_location=self.device, weights_only=True)
         if state["seed"] != self.settings.seed:
             raise RunError(f"{file} was begun with seed {state['seed']}, not {self.settings.seed}: name another folder for this run.")
-        self.module.load_state_dict(state["module"])
+        own = self.module.state_dict()
+        if own.keys() != state["module"].keys():
+            raise RunError(f"{file} is of another network: name another folder for this run.")
+        with torch.no_grad():  # in place: the optimiser has these tensors, and some hosts' load_state_dict puts others there
+            for name, weight in own.items():
+                weight.copy_(state["module"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.history = state["average"], state["step"], state["history"]
 

@@ -1,10 +1,9 @@
 """Consistency adapters as safetensors files: a LoRA on the layers of ControlNets, and what it was trained on.
 
-For each layer `<path>.lora_down.weight` (rank, ...) and `<path>.lora_up.weight` (channels, rank, ...) in half precision. A file may come
-from a stranger, so every name, type and value is checked before it is believed.
+For each layer `control_model.<path>.lora_down.weight` (rank, ...) and `.lora_up.weight` (channels, rank[, 1, 1]) in half precision. A file
+may come from a stranger, so every name, type and value is checked before it is believed.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from torch import Tensor
 
 FORMAT, VERSION = "freesteer_consistency_adapter", "1"
 LARGEST = 2**31  # bytes
-PARTS = (".lora_down.weight", ".lora_up.weight")
+PREFIX, PARTS = "control_model.", (".lora_down.weight", ".lora_up.weight")
+LETTERS = 1000  # of what a file says of itself
 
 
 class AdapterFileError(ValueError):
@@ -26,16 +26,16 @@ class AdapterFileError(ValueError):
 
 @dataclass(frozen=True)
 class Adapter:
-    """weights: by layer and part, as in a file; kinds: the conditions it was trained with; family: of the MODEL."""
+    """weights: by layer and part, as in a file; kinds: the conditions it was trained with, in words; family: of the MODEL."""
 
     weights: Mapping[str, Tensor]
-    kinds: tuple[str, ...]
+    kinds: str
     family: str
 
 
 def save(path: Path, adapter: Adapter) -> None:
     """Writes a whole file or none."""
-    about = {"format": FORMAT, "version": VERSION, "kinds": json.dumps(adapter.kinds), "family": adapter.family}
+    about = {"format": FORMAT, "version": VERSION, "kinds": adapter.kinds, "family": adapter.family}
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file({name: weight.half().cpu().contiguous() for name, weight in adapter.weights.items()}, unfinished, about)
@@ -51,37 +51,31 @@ def load(path: Path) -> Adapter:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
+            _check_kind(path.name, about)
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(f"{path.name} is damaged or is no safetensors file ({error}): copy it again.") from None
-    if about.get("format") != FORMAT:
-        raise AdapterFileError(f"{path.name} is not a consistency adapter: choose a file that Train Consistency Adapter wrote.")
-    if about.get("version") != VERSION:
-        raise AdapterFileError(f"{path.name} is of version {about.get('version', '?')[:20]}; this FreeSteer reads {VERSION}: update it.")
     _check(path.name, weights)
-    return Adapter(weights, _kinds(path.name, about), about.get("family", ""))
+    return Adapter(weights, about.get("kinds", "")[:LETTERS], about.get("family", "")[:LETTERS])
 
 
-def _kinds(name: str, about: Mapping[str, str]) -> tuple[str, ...]:
-    try:
-        kinds = json.loads(about["kinds"])
-    except (KeyError, ValueError, RecursionError):
-        kinds = None
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise AdapterFileError(f"{name} does not say what it was trained on: copy it again.")
-    return tuple(kinds)
+def _check_kind(name: str, about: Mapping[str, str]) -> None:
+    if about.get("format") != FORMAT:
+        raise AdapterFileError(f"{name} is not a consistency adapter: choose a file that Train Consistency Adapter wrote.")
+    if about.get("version") != VERSION:
+        raise AdapterFileError(f"{name} is of version {about.get('version', '?')[:20]}; this FreeSteer reads {VERSION}: update it.")
 
 
 def _check(name: str, weights: Mapping[str, Tensor]) -> None:
     for key, weight in weights.items():
         part = next((part for part in PARTS if key.endswith(part)), None)
         path = key.removesuffix(part or "")
-        if part is None or any(path + other not in weights for other in PARTS):
+        if part is None or not key.startswith(PREFIX) or any(path + other not in weights for other in PARTS):
             raise AdapterFileError(f"{name} holds {key[:60]!r}, which is not of an adapter: copy it again.")
         if not torch.isfinite(weight).all():
             raise AdapterFileError(f"{name} has numbers in {key[:60]!r} that are not finite: copy it again.")
         down, up = (weights[path + part] for part in PARTS)
-        if any(each.ndim not in (2, 4) for each in (down, up)) or len(down) != up.shape[1]:
+        if down.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1:] != (len(down), *[1] * (up.ndim - 2)):
             raise AdapterFileError(f"{name} has parts of {path[:60]!r} that do not fit each other: copy it again.")
     if not weights:
         raise AdapterFileError(f"{name} is empty: copy it again.")

@@ -23,7 +23,7 @@ HUBER = 0.00054
 def discretisation(step: int, steps: int, most: int = MOST, fewest: int = FEWEST) -> int:
     """N(k): how many noise levels there are at a step, between `fewest` + 1 and `most` + 1, doubled at even intervals."""
     fewest = min(fewest, most)
-    stretch = max(steps // (int(math.log2(most // fewest)) + 1), 1)
+    stretch = max(int(steps / (math.log2(most // fewest) + 1)), 1)
     return min(fewest * 2 ** (step // stretch), most) + 1
 
 

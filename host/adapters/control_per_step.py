@@ -82,7 +82,8 @@ class ControlPerStep(ControlBase):
         return made
 
     def deepclone_multigpu(self, load_device, autoregister=False) -> "ControlPerStep":
-        made = ControlPerStep(self.inner.deepclone_multigpu(load_device), self.strengths)
+        made = ControlPerStep(self.inner.deepclone_multigpu(load_device, autoregister), self.strengths)
+        self.copy_to(made)
         if autoregister:
             self.multigpu_clones[load_device] = made
         return made

@@ -144,8 +144,8 @@ def file_name(value: str) -> str:
     return "/".join(part.strip() for part in parts)
 
 
-def unwritable(name: str, error: OSError) -> InputError:
-    return InputError(f"name is {name[:60]!r}, which cannot be written ({error.strerror or error}): choose another one.")
+def unwritable(name: str, error: Exception) -> InputError:
+    return InputError(f"name is {name[:60]!r}, which cannot be written ({getattr(error, 'strerror', None) or error}): choose another one.")
 
 
 def kind_of(value: object) -> str:

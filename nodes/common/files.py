@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
+from safetensors import SafetensorError
 
 from . import checks
 
@@ -31,6 +32,6 @@ def save_new(kind: str, name: str, write: Callable[[Path], None]) -> str:
         folder, stem, counter, below, _ = folder_paths.get_save_image_path(name, folder_paths.get_folder_paths(kind)[0])
         file = f"{stem}_{counter:05}_.safetensors"
         write(Path(folder) / file)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise checks.unwritable(name, error) from None
     return f"{kind}/{below + '/' if below else ''}{file}"

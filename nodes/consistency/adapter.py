@@ -4,16 +4,16 @@ from dataclasses import asdict, replace
 
 import comfy.utils
 import folder_paths
+import torch
 from comfy.controlnet import ControlBase
 from comfy_api.latest import io
 
 from ...core.consistency import adapter_file
 from ...core.consistency.adapter_file import Adapter
 from ...host.adapters.control_adapter import with_adapter
-from ...host.models import families
 from ...recipes.consistency import examples
 from ...recipes.consistency.adapter import AdapterSettings, train
-from ...recipes.consistency.controlled import Pairs, check_consistent, check_unet, network_of
+from ...recipes.consistency.controlled import Pairs, check_consistent, check_unet, own_weights
 from ...training.curves import draw
 from ..common import checks
 from ..common.files import found_file, register_folder, save_new
@@ -75,6 +75,10 @@ class TrainConsistencyAdapter(io.ComfyNode):
                 seed_input(),
                 batch_input(DEFAULTS.pictures),
                 io.String.Input(
+                    "kinds", default="", tooltip="What the conditions are, such as 'canny, depth'. It is written into the file, for "
+                    "whoever loads it.",
+                ),
+                io.String.Input(
                     "name", default="", tooltip=f"Name of a file in models/{FOLDER}, for Load Consistency Adapter; a number is added. "
                     "Empty: it is only kept with the run, in output/freesteer_training.",
                 ),
@@ -88,7 +92,7 @@ class TrainConsistencyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, image, prompts, steps, rank, learning_rate, seed, batch, name, **controls
+        cls, model, clip, vae, image, prompts, steps, rank, learning_rate, seed, batch, kinds, name, **controls
     ) -> io.NodeOutput:  # fmt: skip
         checks.clip(clip)
         settings = AdapterSettings(
@@ -102,19 +106,18 @@ class TrainConsistencyAdapter(io.ComfyNode):
         pictures = pictures_of(model, vae, image, lines)
         given = _given(controls)
         hints = [conditions_of(condition, pictures, kind) for kind, _, condition in given]
-        networks = [network_of(control, model.model) for _, control, _ in given]
+        nets = [control for _, control, _ in given]
         positive = [clip.encode_from_tokens_scheduled(clip.tokenize(line)) for line in lines]
-        known = [digest(network.state_dict()["zero_convs.0.0.weight"]) for network in networks]
+        known = [digest(torch.cat([weight.flatten()[:64].float() for weight in own_weights(control).values()])) for control in nets]
         told = (lines, digest(pictures), [digest(hint) for hint in hints], known, f"{positive[0][0][0].float().std():.3g}")
         folder = run_folder("adapter", model, told, asdict(replace(settings, steps=0)))
         latents = examples.encoded(vae, pictures, comfy.utils.ProgressBar(len(pictures)).update_absolute)
         numbers = range(len(lines)) if len(lines) > 1 else [0] * len(latents)
         pairs = [Pairs(latents, hint.movedim(-1, 1), numbers, positive) for hint in hints]
-        weights, history = train(model, networks, pairs, settings, folder, audience(model, settings.steps))
-        made = Adapter(weights, tuple(kind for kind, _, _ in given), families.family_of(model).name)
+        adapter, history = train(model, nets, pairs, kinds, settings, folder, audience(model, settings.steps))
         if name:
-            save_new(FOLDER, name, lambda path: adapter_file.save(path, made))
-        return io.NodeOutput(made, {"loss": history["loss"]}, to_tensor(draw(history))[None])
+            save_new(FOLDER, name, lambda path: adapter_file.save(path, adapter))
+        return io.NodeOutput(adapter, {"loss": history["loss"]}, to_tensor(draw(history))[None])
 
 
 def _given(controls: dict) -> list[tuple[str, ControlBase, object]]:
@@ -146,7 +149,10 @@ class LoadConsistencyAdapter(io.ComfyNode):
                     tooltip=f"A file in models/{FOLDER} that Train Consistency Adapter wrote; press R after you have added one.",
                 ),
             ],
-            outputs=[ADAPTER.Output(display_name="adapter", tooltip="For Apply Consistency Adapter.")],
+            outputs=[
+                ADAPTER.Output(display_name="adapter", tooltip="For Apply Consistency Adapter."),
+                io.String.Output(display_name="about", tooltip="The model and the conditions that it was trained with."),
+            ],
         )  # fmt: skip
 
     @classmethod
@@ -159,7 +165,8 @@ class LoadConsistencyAdapter(io.ComfyNode):
         path = found_file(FOLDER, file)
         if path is None:
             raise checks.InputError(f"file is {file[:60]!r}, and there is no such adapter in models/{FOLDER}: choose one of the list.")
-        return io.NodeOutput(adapter_file.load(path))
+        adapter = adapter_file.load(path)
+        return io.NodeOutput(adapter, f"{adapter.family}: {adapter.kinds or 'conditions not told'}")
 
 
 class ApplyConsistencyAdapter(io.ComfyNode):

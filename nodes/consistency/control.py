@@ -108,8 +108,11 @@ def conditions_of(condition, pictures: Tensor, name: str = "condition") -> Tenso
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:
     unfinished = path.with_name(path.name + ".part")
-    save_file(weights, unfinished)
-    unfinished.replace(path)
+    try:
+        save_file(weights, unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 NODES = [TrainControlNet]

@@ -18,7 +18,7 @@ from ...recipes.training import Audience
 from ...training.loop import Watch
 from ..image import models as pictures
 from ..latents import encode
-from ..weights import load_compact, save_compact
+from ..weights import save_compact
 from ..world import conditions, world
 from ..world.captions import caption
 from . import models
@@ -76,17 +76,13 @@ def train_control(name: str, folder: Path, steps: int, seed: int, watch: Watch) 
     return {name: weight for name, weight in weights.items() if name != MARK}
 
 
-def train_adapter(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
+def train_adapter(folder: Path, steps: int, seed: int, watch: Watch) -> Adapter:
     """For the ControlNets of an ordinary model."""
     model, clip, vae = models.load()
     learnt = lessons(clip, vae, folder / "latents.pt", seed)
-    networks = []
-    for kind in TRAINED:
-        network = control.initial(model.model, torch.device("cpu"))
-        network.load_state_dict(load_compact(models.CONTROLS[kind]))
-        networks.append(network)
+    controls, pairs = ([make(kind) for kind in TRAINED] for make in (models.load_control, lambda kind: learnt.pairs(kind, seed)))
     settings = adapter.AdapterSettings(steps, seed=seed)
-    return adapter.train(model, networks, [learnt.pairs(kind, seed) for kind in TRAINED], settings, folder, Audience(watch))[0]
+    return adapter.train(model, controls, pairs, ", ".join(TRAINED), settings, folder, Audience(watch))[0]
 
 
 def run(stage: str, steps: int, folder: Path, out: Path, seed: int, watch: Watch) -> None:
@@ -94,7 +90,7 @@ def run(stage: str, steps: int, folder: Path, out: Path, seed: int, watch: Watch
     if stage == "consistency_lora":
         save_compact(train_lora(folder, steps, seed, watch), out / models.LORA.name)
     elif stage == "consistency_adapter":
-        adapter_file.save(out / models.ADAPTER.name, Adapter(train_adapter(folder, steps, seed, watch), TRAINED, models.FAMILY))
+        adapter_file.save(out / models.ADAPTER.name, train_adapter(folder, steps, seed, watch))
     else:
         name = stage.removeprefix(CONTROL)
         save_compact(train_control(name, folder, steps, seed, watch), out / models.CONTROLS[name].name)

@@ -10,20 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...core.consistency import consistency_training
+from ...core.consistency import adapter_file, consistency_training
+from ...core.consistency.adapter_file import Adapter
 from ...host.adapters.control_adapter import PREFIX
 from ...host.adapters.lora import Lora, layers_of, louder
 from ...host.adapters.practice import Practice, practise
 from ...host.gradients import passes
+from ...host.models import families
 from ...training.settings import Settings
-from ..training import NOBODY, Audience, Result, begun, finished
+from ..training import NOBODY, Audience, History, Result, begun, finished
 from .control import SHOWN_STEPS, neighbours
-from .controlled import Batch, Controlled, Pairs
+from .controlled import Batch, Controlled, Pairs, network_of
 
 ADAPTER_FILE = "adapter.safetensors"
 
@@ -51,7 +54,8 @@ class AdapterTrainer:
         kind, pairs = batch
         controlled = self.kinds[kind]
         with self.lora.attached(controlled.network):
-            target, found = controlled.consistent(pairs), louder(controlled.predict(pairs, pairs.higher))
+            found = louder(controlled.predict(pairs, pairs.higher))  # first, or autocast would keep weights without a gradient
+            target = controlled.consistent(pairs)
         return consistency_training.consistency_loss(found, target, pairs.lower, pairs.higher), {}
 
     def picture(self) -> Tensor:
@@ -64,26 +68,34 @@ class AdapterTrainer:
 
 
 def train(
-    model: ModelPatcher, networks: Sequence[nn.Module], pairs: Sequence[Pairs], settings: AdapterSettings, folder: Path | None,
+    model: ModelPatcher, controls: Sequence[Any], pairs: Sequence[Pairs], kinds: str, settings: AdapterSettings, folder: Path | None,
     audience: Audience = NOBODY,
-) -> Result:  # fmt: skip
-    """An adapter, as a LoRA below `control_model`. networks: ControlNets of one form; pairs: of each. folder: where the run is kept, and
-    goes on from, with the adapter so far as ADAPTER_FILE."""
+) -> tuple[Adapter, History]:  # fmt: skip
+    """controls: the host's ControlNets; pairs: of each; kinds: what their conditions are, in words. folder: where the run is kept, and goes
+    on from, with the adapter so far as ADAPTER_FILE."""
+    family = families.family_of(model).name
     work = Settings(settings.steps, settings.learning_rate, settings.seed, warm_up=20, ema=0.98, record=False, bfloat16=True)
 
     def body(practice: Practice) -> Result:
         dm = practice.base.diffusion_model
         device = next(dm.parameters()).device
-        ready = [network.to(device).requires_grad_(False) for network in networks]
-        lora = Lora(ready[0], layers_of(ready[0], settings.rank), settings.rank, settings.seed).to(device)
-        kinds = [Controlled(practice, some, network) for some, network in zip(pairs, ready, strict=True)]
+        networks = [network_of(control, practice.base).to(device).requires_grad_(False) for control in controls]
+        lora = Lora(networks[0], layers_of(networks[0], settings.rank), settings.rank, settings.seed).to(device)
+        each = [
+            Controlled(practice, some, network, control.global_average_pooling)
+            for some, network, control in zip(pairs, networks, controls, strict=True)
+        ]
         around = partial(passes.differentiable, dm, passes.Settings(copying=True))
-        made = partial(_named, lora)
-        return finished(
-            begun(lora, work, folder), AdapterTrainer(kinds, lora, settings), around, made, folder and folder / ADAPTER_FILE, audience
-        )
+        file, made = folder and folder / ADAPTER_FILE, partial(_named, lora)
+        trainer = AdapterTrainer(each, lora, settings)
+        return finished(begun(lora, work, folder), trainer, around, made, file, audience, keep)
 
-    return practise(model, {str(i): positive for i, positive in enumerate(pairs[0].positive)}, pairs[0].latents[:1], body)
+    def keep(weights: Mapping[str, Tensor], path: Path) -> None:
+        adapter_file.save(path, Adapter(weights, kinds, family))
+
+    prompts = {str(i): positive for i, positive in enumerate(pairs[0].positive)}
+    weights, history = practise(model, prompts, pairs[0].latents[:1], body)
+    return Adapter(weights, kinds, family), history
 
 
 def _named(lora: Lora, average: Mapping[str, Tensor]) -> dict[str, Tensor]:

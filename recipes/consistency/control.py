@@ -60,7 +60,8 @@ class ConsistencyTrainer:
         return neighbours(self.controlled, step, self.settings.steps, self.settings.pictures, generator)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        target, found = self.controlled.consistent(batch), self.controlled.predict(batch, batch.higher)
+        found = self.controlled.predict(batch, batch.higher)  # first, or autocast would keep weights without a gradient
+        target = self.controlled.consistent(batch)
         return consistency_training.consistency_loss(found, target, batch.lower, batch.higher), {}
 
     def picture(self) -> Tensor:

@@ -11,17 +11,19 @@ import comfy.model_detection
 import comfy.ops
 import comfy.supported_models
 import torch
+from comfy.ldm.modules.attention import CrossAttention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...host.adapters import walks
+from ...host.adapters.control_per_step import ControlPerStep
 from ...host.adapters.practice import Conditioning, Practice
+from ...host.gradients.attention import with_derivative
 from .levels import levels_of, path_of
 
 MARK = "lora_controlnet"  # by which the host takes the form of a control network from the MODEL that it is used with
 HINT_CHANNELS = 3
-FIRST = "input_hint_block.0.weight"
 SHOWN = 4  # pictures
 
 
@@ -51,13 +53,16 @@ class Batch:
 
 
 class Controlled:
-    """The practice of a MODEL with one ControlNet, on pairs."""
+    """The practice of a MODEL with one ControlNet, on pairs. pooled: see global_average_pooling of the host's ControlNet."""
 
-    def __init__(self, practice: Practice, pairs: Pairs, network: nn.Module) -> None:
+    def __init__(self, practice: Practice, pairs: Pairs, network: nn.Module, pooled: bool = False) -> None:
         self.practice, self.pairs, self.network = practice, pairs, network
         self.device = next(network.parameters()).device
         self.latents = practice.base.process_latent_in(pairs.latents.float())
-        self.control: Any = comfy.controlnet.ControlNet(network, load_device=self.device)
+        self.control: Any = comfy.controlnet.ControlNet(network, pooled, load_device=self.device)
+        for layer in network.modules():
+            if isinstance(layer, CrossAttention):  # the host gives control networks no options of its own
+                layer.register_forward_pre_hook(_with_derivative, with_kwargs=True)
         self.control.model_sampling_current = practice.sampling
         self.sigmas = levels_of(practice).to(self.device)
 
@@ -94,10 +99,20 @@ class Controlled:
         return walks.euler(self.practice, names, x, [*path, 0.0], self.control)
 
 
+def _with_derivative(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    return args, {**kwargs, "transformer_options": with_derivative(kwargs.get("transformer_options") or {})}
+
+
 def check_unet(base: Any) -> None:
     if not isinstance(base.diffusion_model, UNetModel):
         raise ControlError(
             "Only UNets (such as SD 1.5, SD 2 and SDXL) have ControlNets of this kind, and this model is no UNet: take such a model."
+        )
+    given, own = base.model_config.unet_config.get("in_channels"), base.latent_format.latent_channels
+    if given != own:
+        raise ControlError(
+            f"This UNet takes {given} channels for latents of {own}, as those for inpainting and for clips do, and ControlNets see the "
+            "latent alone: take the ordinary model."
         )
 
 
@@ -108,10 +123,10 @@ def check_consistent(model: ModelPatcher) -> None:
         )
 
 
-def initial(base: Any, device: torch.device, channels: int = HINT_CHANNELS) -> nn.Module:
-    """The host's ControlNet for one of its UNets, with the encoder's weights, in float32. channels: of the conditions."""
+def initial(base: Any, device: torch.device) -> nn.Module:
+    """The host's ControlNet for one of its UNets, with the encoder's weights, in float32."""
     check_unet(base)
-    config = {**base.model_config.unet_config, "hint_channels": channels, "operations": comfy.ops.disable_weight_init}
+    config = {**base.model_config.unet_config, "hint_channels": HINT_CHANNELS, "operations": comfy.ops.disable_weight_init}
     config.pop("out_channels", None)
     config["transformer_depth"] = list(config["transformer_depth"])
     network = comfy.cldm.cldm.ControlNet(**{**config, "dtype": torch.float32, "device": device})
@@ -131,30 +146,33 @@ def for_the_host(base: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     from the MODEL."""
     made = {name: weight.half().cpu().contiguous() for name, weight in weights.items()}
     form = comfy.model_detection.detect_unet_config(made, "")
-    known = form is not None and any(kind.matches(form, made, unet_key_prefix="") for kind in comfy.supported_models.models)
+    known = form is not None and any(kind.matches(form, made) for kind in comfy.supported_models.models)
     return made if known else {MARK: torch.zeros(0), **made}
 
 
-@torch.inference_mode(False)  # in which nodes are executed, and nothing can be trained
-def network_of(control: Any, base: Any) -> nn.Module:
-    """A ControlNet of the host for this MODEL as a network of its own, in float32, as it is before any run."""
+def own_weights(control: Any) -> dict[str, Tensor]:
+    """Those of a ControlNet's file."""
+    if isinstance(control, ControlPerStep):
+        return own_weights(control.inner)
     if isinstance(control, comfy.controlnet.ControlLora):
-        given = {name: weight for name, weight in control.control_weights.items() if name != MARK}
-    elif type(control) is comfy.controlnet.ControlNet:
-        patcher: Any = control.control_model_wrapped
-        weights = patcher.model.state_dict()
-        given = {name: patcher.backup[name].weight if name in patcher.backup else weight for name, weight in weights.items()}
-    else:
+        return {name: weight for name, weight in control.control_weights.items() if name != MARK}
+    if type(control) is not comfy.controlnet.ControlNet:
         raise ControlError(f"This is a {type(control).__name__}: only ControlNets of UNets (SD 1.5, SD 2, SDXL) can be adapted.")
-    network = initial(base, torch.device("cpu"), given[FIRST].shape[1] if FIRST in given else HINT_CHANNELS)
-    own = network.state_dict()
-    weights = {name: weight for name, weight in given.items() if not name.endswith((".up", ".down"))}
-    for path in (name.removesuffix(".up") for name in given if name.endswith(".up")):  # low ranks, beside the UNet's own weights
+    network: Any = control.control_model
+    return dict(network.state_dict())
+
+
+def network_of(control: Any, base: Any) -> nn.Module:
+    """A ControlNet of the host for this MODEL, which has to be loaded, as a network of its own, in float32."""
+    given, network = own_weights(control), initial(base, torch.device("cpu"))
+    own: dict[str, Any] = dict(network.state_dict())
+    weights: dict[str, Any] = {name: weight.float() for name, weight in given.items() if not name.endswith((".up", ".down"))}
+    for path in (name.removesuffix(".up") for name in given if name.endswith(".up")):  # low ranks, beside its own weights or the UNet's
         added = given[f"{path}.up"].float().flatten(1) @ given[f"{path}.down"].float().flatten(1)
-        plain = own.get(f"{path}.weight", added)
+        plain = weights.get(f"{path}.weight", own.get(f"{path}.weight", added))
         weights[f"{path}.weight"] = plain + added.reshape(plain.shape) if plain.numel() == added.numel() else added
     wrong = next((name for name, weight in weights.items() if name not in own or own[name].shape != weight.shape), None)
     if wrong is not None:
         raise ControlError(f"This ControlNet was made for another model: its {wrong[:60]} does not fit. Take one made for this MODEL.")
-    network.load_state_dict({name: weight.float() for name, weight in weights.items()}, strict=False)
+    network.load_state_dict(weights, strict=False)
     return network

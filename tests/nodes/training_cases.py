@@ -1,6 +1,7 @@
 """What holds for every node that trains: it can be stopped, goes on, and keeps what it has."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import comfy.model_management
 import pytest
@@ -47,9 +48,9 @@ def refuses_fewer_steps(node) -> None:
         node(steps=2)
 
 
-def shown_last(node, monkeypatch) -> object:
+def shown_last(node, monkeypatch) -> Any:
     """What a node shows at last, as (form of the picture, shape of the latents)."""
-    shown: list[object] = []
+    shown: list[Any] = []
     bar = SimpleNamespace(update_absolute=lambda value, total=None, preview=None: shown.append(preview))
     monkeypatch.setattr("comfy.utils.ProgressBar", lambda total: bar)
     previewer = SimpleNamespace(decode_latent_to_preview_image=lambda form, clean: (form, tuple(clean.shape)))

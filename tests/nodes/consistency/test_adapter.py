@@ -31,16 +31,17 @@ def consistent(made):
 
 
 def trained(made, settings=FEW, folder=None, audience=NOBODY):
-    networks = [network_of(control_of(made, seed), made.model.model) for seed in (0, 1)]
     pairs = pairs_of(made)
+    both = [pairs, dataclasses.replace(pairs, hints=1 - pairs.hints)]
     with torch.inference_mode():
-        return recipe.train(
-            consistent(made), networks, [pairs, dataclasses.replace(pairs, hints=1 - pairs.hints)], settings, folder, audience
+        adapter, history = recipe.train(
+            consistent(made), [control_of(made, seed) for seed in (0, 1)], both, "two", settings, folder, audience
         )
+        return adapter.weights, history
 
 
 def applied(control, weights, strength: float = 1.0):
-    return run("FreeSteerApplyConsistencyAdapter", control_net=control, adapter=Adapter(weights, (), ""), strength=strength)[0]
+    return run("FreeSteerApplyConsistencyAdapter", control_net=control, adapter=Adapter(weights, "", ""), strength=strength)[0]
 
 
 def as_controlnet(made, seed: int = 0):
@@ -81,17 +82,37 @@ def test_low_ranks_of_a_control_lora_are_kept():
     path = "middle_block.0.in_layers.2"
     own = dict(made.model.model.diffusion_model.state_dict())[f"{path}.weight"].float()
     up, size, down = torch.linalg.svd((whole[f"{path}.weight"].float() - own).flatten(1), full_matrices=False)
-    parted = {
-        MARK: torch.zeros(0),
-        **{n: w for n, w in whole.items() if n != f"{path}.weight"},
-        f"{path}.up": up * size,
-        f"{path}.down": down,
-    }
+    parted = {MARK: torch.zeros(0), **{name: weight for name, weight in whole.items() if name != f"{path}.weight"}}
+    parted |= {f"{path}.up": (up * size)[:, :, None, None], f"{path}.down": down.reshape(-1, *own.shape[1:])}
     control, parts = (comfy.controlnet.load_controlnet_state_dict(dict(each)) for each in ({MARK: torch.zeros(0), **whole}, parted))
     weights, _ = trained(made)
     torch.testing.assert_close(drawn(made, applied(parts, weights)), drawn(made, applied(control, weights)), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(
+        drawn(made, applied(applied(parts, weights), weights)), drawn(made, applied(control, weights, 2.0)), rtol=0.02, atol=0.02
+    )
     network = network_of(parts, made.model.model)
     torch.testing.assert_close(network.state_dict()[f"{path}.weight"], whole[f"{path}.weight"].float(), rtol=1e-2, atol=1e-3)
+
+
+def test_a_controlnet_and_its_adapted_self_go_together():
+    """In one chain, each with its own weights."""
+    made = tiny.build("SD 1.5", True)
+    weights, _ = trained(made)
+    for control, other in ((as_controlnet(made), as_controlnet(made)), (control_of(made), control_of(made))):
+        together = drawn(made, applied(control, weights), previous=control)
+        assert torch.equal(together, drawn(made, applied(other, weights), previous=control))
+        assert not torch.equal(together, drawn(made, other, previous=control))
+
+
+def test_an_adapted_controlnet_can_be_adapted_again():
+    made = tiny.build("SD 1.5", True)
+    weights, _ = trained(made)
+    twice = applied(applied(control_of(made), weights), weights)
+    torch.testing.assert_close(drawn(made, twice), drawn(made, applied(control_of(made), weights, 2.0)), rtol=0.02, atol=0.02)
+    path = "middle_block.0.in_layers.2"
+    kept, plain = (network_of(each, made.model.model).state_dict()[f"{path}.weight"] for each in (twice, control_of(made)))
+    added = weights[f"control_model.{path}.lora_up.weight"].flatten(1) @ weights[f"control_model.{path}.lora_down.weight"].flatten(1)
+    torch.testing.assert_close(kept, plain + 2 * added.reshape(plain.shape))
 
 
 def test_a_strength_for_each_step_comes_before_or_after():
@@ -112,9 +133,13 @@ def test_what_was_stopped_goes_on_to_the_same_end(tmp_path):
 
 def test_an_adapter_of_another_model_is_told():
     weights, _ = trained(tiny.build("SD 1.5", True))
-    for control in (control_of, as_controlnet):
+    larger = tiny.build("SDXL", True)
+    low_ranks = comfy.controlnet.ControlLora(
+        {"input_blocks.1.0.in_layers.2.up": torch.ones(8, 2), "input_blocks.1.0.in_layers.2.down": torch.ones(2, 3, 3, 3)}
+    )
+    for control in (control_of(larger), as_controlnet(larger), low_ranks, comfy.controlnet.ControlLora({})):
         with pytest.raises(AdapterError, match="trained for ControlNets of another model"):
-            applied(control(tiny.build("SDXL", True)), weights)
+            applied(control, weights)
     with pytest.raises(ControlError, match="made for another model"):
         network_of(control_of(tiny.build("SDXL", True)), tiny.build("SD 1.5", True).model.model)
 
@@ -133,13 +158,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 WEIGHTS = {"control_model.a.lora_down.weight": torch.ones(2, 8), "control_model.a.lora_up.weight": torch.ones(8, 2)}
-ABOUT = {"format": adapter_file.FORMAT, "version": "1", "kinds": '["edge"]', "family": "SD 1.5"}
+ABOUT = {"format": adapter_file.FORMAT, "version": "1", "kinds": "edge", "family": "SD 1.5"}
 
 
 def test_a_file_is_read_as_it_was_written(folder):
-    adapter_file.save(folder / "a.safetensors", Adapter(WEIGHTS, ("edge", "depth"), "SD 1.5"))
-    (found,) = run("FreeSteerLoadConsistencyAdapter", file="a.safetensors")
-    assert found.kinds == ("edge", "depth") and found.family == "SD 1.5"
+    adapter_file.save(folder / "a.safetensors", Adapter(WEIGHTS, "edge, depth", "SD 1.5"))
+    found, about = run("FreeSteerLoadConsistencyAdapter", file="a.safetensors")
+    assert about == "SD 1.5: edge, depth"
     assert set(found.weights) == set(WEIGHTS) and all(torch.equal(found.weights[name], weight) for name, weight in WEIGHTS.items())
     with pytest.raises(InputError, match="there is no such adapter"):
         run("FreeSteerLoadConsistencyAdapter", file="../a.safetensors")
@@ -150,12 +175,13 @@ def test_a_file_is_read_as_it_was_written(folder):
     [
         (WEIGHTS, {}, "is not a consistency adapter"),
         (WEIGHTS, {**ABOUT, "version": "2"}, "is of version 2"),
-        (WEIGHTS, {**ABOUT, "kinds": "edge"}, "does not say what it was trained on"),
+        ({name.removeprefix("control_model."): weight for name, weight in WEIGHTS.items()}, ABOUT, "which is not of an adapter"),
         ({}, ABOUT, "is empty"),
         ({"a.weight": torch.ones(2)}, ABOUT, "'a.weight', which is not of an adapter"),
         ({"a.lora_up.weight": torch.ones(8, 2)}, ABOUT, "which is not of an adapter"),
         ({**WEIGHTS, "control_model.a.lora_up.weight": torch.ones(8, 3)}, ABOUT, "do not fit each other"),
         ({**WEIGHTS, "control_model.a.lora_up.weight": torch.ones(8)}, ABOUT, "do not fit each other"),
+        ({**WEIGHTS, "control_model.a.lora_up.weight": torch.ones(8, 2, 1, 1)}, ABOUT, "do not fit each other"),
         ({**WEIGHTS, "control_model.a.lora_up.weight": torch.full((8, 2), torch.nan)}, ABOUT, "that are not finite"),
     ],
 )

@@ -7,11 +7,13 @@ import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from freesteer.core.consistency import adapter_file
 from freesteer.nodes.common.checks import InputError
 from freesteer.playground.image import models
 from freesteer.recipes.consistency.adapter import ADAPTER_FILE
 from freesteer.recipes.consistency.control import CONTROL_FILE
 from freesteer.recipes.consistency.controlled import ControlError, for_the_host, initial
+from freesteer.recipes.training import TrainingError
 from safetensors.torch import load_file
 
 from ..conftest import run, tiny
@@ -79,12 +81,13 @@ def test_each_strategy_is_a_run_of_its_own(train_control, playground, output):
 
 
 def test_an_adapter_is_made_kept_and_saved(train_adapter, control, output):
-    adapter, loss, _ = train_adapter(name="mine", condition_2=PICTURES, control_net_2=control)
-    assert adapter.kinds == ("condition", "condition_2") and adapter.family == "FreeSteer playground" and len(loss["loss"]) == 3
+    adapter, loss, _ = train_adapter(name="mine", kinds="noise, noise", condition_2=PICTURES, control_net_2=control)
+    assert len(loss["loss"]) == 3
     (kept,) = output.glob(f"freesteer_training/adapter-*/{ADAPTER_FILE}")
     assert set(load_file(kept)) == set(adapter.weights)
-    (found,) = run("FreeSteerLoadConsistencyAdapter", file="mine_00001_.safetensors")
-    assert set(found.weights) == set(adapter.weights) and found.kinds == adapter.kinds
+    found, about = run("FreeSteerLoadConsistencyAdapter", file="mine_00001_.safetensors")
+    assert set(found.weights) == set(adapter.weights) and about == "FreeSteer playground: noise, noise"
+    assert adapter_file.load(kept).kinds == "noise, noise"
 
 
 @pytest.mark.parametrize("kind", ["control", "adapter"])
@@ -143,7 +146,28 @@ def test_other_models_are_told(train_control, train_adapter, playground):
     for node in (train_control, train_adapter):
         with pytest.raises(ControlError, match="this model is no UNet"):
             node(model=flux)
+        with pytest.raises(ControlError, match="takes 8 channels for latents of 4"):
+            node(model=tiny.build("SVD", True).model)
     with pytest.raises(ControlError, match="This needs a consistency model"):
         train_adapter(model=playground[0])
     with pytest.raises(ControlError, match="made for another model"):
         train_adapter(control_net=control_of(tiny.build("SD 1.5", True)))
+    with pytest.raises(ControlError, match="This is a T2IAdapter"):
+        train_adapter(control_net=comfy.controlnet.T2IAdapter(None, 3, 8, "nearest", torch.device("cpu")))
+
+
+def test_nothing_is_lost_where_a_file_cannot_be_written(train_control, output, monkeypatch):
+    (output / "controlnet").write_text("no folder")
+    with pytest.raises(InputError, match="name is 'mine', which cannot be written"):
+        train_control(name="mine")
+    assert list(output.glob(f"freesteer_training/control-*/{CONTROL_FILE}"))
+
+
+def test_too_little_memory_is_told_and_what_there_is_is_kept(train_control, output, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("freesteer.recipes.consistency.control.NoiseTrainer.loss", full)
+    with pytest.raises(TrainingError, match="choose a smaller batch"):
+        train_control()
+    assert list(output.glob(f"freesteer_training/control-*/{CONTROL_FILE}"))

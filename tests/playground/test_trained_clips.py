@@ -134,8 +134,8 @@ def test_the_hosts_empty_clip_works(transformer):
 @pytest.mark.slow
 def test_the_model_draws_the_prompted_objects(playground):
     """A smoke test of what `run.py bench playground_video` measures."""
-    player, asked = clip_scenes.Player(*playground), clip_scenes.prompts(8, objects=(1.0, 0.0))
+    player, asked = clip_scenes.Player(*playground), clip_scenes.prompts(4, objects=(1.0, 0.0))
     pictures = player.pictures(player.draw([p.text for p in asked], 5, steps=12))
     judged = clip_scenes.judge_all(referee.load(referee.CLIP_WEIGHTS), pictures, asked)
-    assert sum(j.frames for j in judged) / 8 > 0.3
-    assert sum(j.ground for j in judged) >= 6
+    assert sum(j.frames for j in judged) / 4 > 0.3
+    assert sum(j.ground for j in judged) >= 3

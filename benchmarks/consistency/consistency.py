@@ -4,8 +4,9 @@ Held-out prompts, the same for all. `cm_one_N`, `cm_two_N`: pictures of one and 
 after 25 with guidance; `frechet_ratio_N`: distance of the referee's features to true renders, over the teacher's; `time_ratio`: of 4 steps
 over the teacher's 25. Overlap with a condition, the mean of the kinds that were trained on: `dm_25` an ordinary ControlNet at 25 steps, and
 on the consistency model at 4: `reuse_4` the same one as it is, `trained_4` one of consistency training, `adapter_4` the ordinary one with
-the adapter; `frechet_...` likewise. `unseen_...`: of a kind that the adapter was not trained on. What does not come with the pack is left
-out until `python run.py train` has made it.
+the adapter; `frechet_...` likewise. `unseen_...`: of a kind that the adapter was not trained on. `freecontrol_4`: overlap of FreeControl on
+the consistency model over its own at 25 steps on the teacher. What does not come with the pack is left out until `python run.py train` has
+made it.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from ...playground.image import models as pictures
 from ...playground.referee import referee
 from ..composition.composition import renders
 from ..composition.looks import features, frechet
+from ..freecontrol.freecontrol import Bench as Steered
+from ..freecontrol.freecontrol import Setting
 from ..playground import scenes
 from ..playground.playground import outcome, prompts
 
@@ -37,6 +40,7 @@ CONTROLLED = 4  # steps
 TOGETHER = 50
 OTHERS = 1  # seed of the prompts
 UNSEEN = "scribble"
+STEERED_BY, MOST_STEERED = "silhouette", 48
 Drawn = tuple[Tensor, np.ndarray]
 
 
@@ -126,6 +130,18 @@ def controlled(bench: Bench) -> dict[str, float]:
     return figures
 
 
+def steered(bench: Bench) -> dict[str, float]:
+    """FreeControl with its defaults on both models, each with a basis of its own."""
+    own, figures = Steered(min(bench.count, MOST_STEERED)), {}
+    for name, model, sampling in (("25", bench.teacher, {}), ("4", bench.student, {"steps": CONTROLLED, **FEW})):
+        own.model, own.bases = model, {}
+        plain, drawn = (own.draw(each, **sampling) for each in (model, own.guided(STEERED_BY, Setting())))
+        verdict = scenes.judge(bench.network, drawn, plain, own.job, scenes.wanted_masks(own.job, STEERED_BY))
+        sys.stderr.write(f"FreeControl, {name} steps: {verdict}\n")
+        figures[name] = verdict.overlap
+    return {"freecontrol_25": figures["25"], "freecontrol_4": figures["4"] / figures["25"]}
+
+
 def time_ratio(bench: Bench) -> float:
     texts = [text for text, _, _ in bench.jobs[1][:TOGETHER]]
     seconds = []
@@ -138,17 +154,19 @@ def time_ratio(bench: Bench) -> float:
     return seconds[1] / seconds[0]
 
 
+PARTS = {"prompts": prompted, "controls": controlled, "freecontrol": steered}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("prompts", "controls"))
+    parser.add_argument("--only", choices=tuple(PARTS))
     options = parser.parse_args()
     bench = Bench(*((50, 200) if options.quick else (400, 2000)))
     figures = {"time_ratio": time_ratio(bench)}
-    if options.only != "controls":
-        figures |= prompted(bench)
-    if options.only != "prompts":
-        figures |= controlled(bench)
+    for name, part in PARTS.items():
+        if options.only in (None, name):
+            figures |= part(bench)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

@@ -80,7 +80,7 @@ def train_adapter(folder: Path, steps: int, seed: int, watch: Watch) -> Adapter:
     """For the ControlNets of an ordinary model."""
     model, clip, vae = models.load()
     learnt = lessons(clip, vae, folder / "latents.pt", seed)
-    controls, pairs = ([make(kind) for kind in TRAINED] for make in (models.load_control, lambda kind: learnt.pairs(kind, seed)))
+    controls, pairs = [models.load_control(kind) for kind in TRAINED], [learnt.pairs(kind, seed) for kind in TRAINED]
     settings = adapter.AdapterSettings(steps, seed=seed)
     return adapter.train(model, controls, pairs, ", ".join(TRAINED), settings, folder, Audience(watch))[0]
 

@@ -41,10 +41,10 @@ class SigmaRange:
         low = 0.0 if self.end_percent >= 1 else float(model_sampling.percent_to_sigma(self.end_percent))
         return SigmaInterval(high, low)
 
-    def of_run(self, sigma: float, model_sampling: Any) -> "SigmaRange":
-        """The same shares of a run that begins at `sigma`, as img2img does."""
-        begun = percent_at(sigma, model_sampling)
-        if begun < WHOLE:
+    def of_run(self, noise: Tensor, sigmas: Tensor, model_sampling: Any) -> "SigmaRange":
+        """The same shares of a run that begins late, as img2img does. One without noise goes on with what another sampler has left over."""
+        begun = percent_at(float(sigmas[0]), model_sampling)
+        if begun < WHOLE or not noise.any():
             return self
         start = begun + self.start_percent * (1 - begun) if self.start_percent > 0 else 0.0
         return SigmaRange(start, 1 - (1 - self.end_percent) * (1 - begun))

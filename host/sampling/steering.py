@@ -60,8 +60,7 @@ def _outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwarg
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]  # the host drops these after the run
     guides, sampling = guider.model_patcher.get_attachment(KEY), guider.model_patcher.get_model_object("model_sampling")
-    goes_on = not noise.any()  # with what another sampler has left over
-    ranges = {id(guide): guide.range if goes_on else guide.range.of_run(float(sigmas[0]), sampling) for guide in guides}
+    ranges = {id(guide): guide.range.of_run(noise, sigmas, sampling) for guide in guides}
     options[KEY] = Run(guides, sigmas.tolist(), ranges)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise, options)  # the last: caches of others do not see where it looks
     try:

@@ -36,7 +36,7 @@ class Peekaboo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="When objects begin to be held in their places, as "
-                    "a part of sampling.",
+                    "a part of sampling; of img2img, of what its denoise leaves.",
                 ),
                 io.Float.Input(
                     "end_percent", default=DEFAULTS.range.end_percent, min=0.0, max=1.0, step=0.01, tooltip="When they are let go. Later: "
@@ -93,7 +93,7 @@ class Peekaboo(io.ComfyNode):
             SigmaRange(start, end), checks.number("strength", strength, 0, 1), bool(mask_text), bool(mask_space), bool(mask_time),
             special_tokens, bool(negative_too),
         )  # fmt: skip
-        positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        positive = checks.encoded(model, clip, text)
         encoded = positive[0][0]
         prompt = prompt_tokens.locate(clip, text, [placed.phrase for placed in tracks], encoded.shape[1])
         per_latent = pictures_per_latent(model.get_model_object("latent_format"))

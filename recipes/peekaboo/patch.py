@@ -97,6 +97,14 @@ class Windowed:
         return self.objects_of.places(self.total, grid)[list(self.frames)]
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a patch has to know of one sampling run. shape: of its latents; range: when attention is masked in it."""
+
+    shape: torch.Size
+    range: SigmaRange
+
+
 class PeekabooError(ValueError):
     """Written for the user: what in the workflow keeps objects from being placed."""
 
@@ -113,26 +121,29 @@ class Patch:
     frames: str
     plans: dict[tuple[int, ...] | None, Plans] = field(default_factory=dict, compare=False)
 
-    def outer_sample(self, executor, noise: Tensor, *args: Any, **named: Any) -> Tensor:
+    def outer_sample(self, executor, noise: Tensor, latent_image, sampler, sigmas: Tensor, *args: Any, **named: Any) -> Tensor:
         """Looks first whether the prompt is there."""
-        if not any(self._is_ours(cond.get("cross_attn")) for cond in executor.class_obj.conds.get("positive", ())):
+        guider = executor.class_obj
+        if not any(self._is_ours(cond.get("cross_attn")) for cond in guider.conds.get("positive", ())):
             raise PeekabooError(
                 "The sampler's positive prompt is not the one that Peekaboo knows the words of: connect Peekaboo's own positive output."
             )
-        options = executor.class_obj.model_options["transformer_options"]  # the host drops these after the run
-        options[KEY] = noise.shape
+        options = guider.model_options["transformer_options"]  # the host drops these after the run
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        options[KEY] = Run(noise.shape, self.settings.range.of_run(noise, sigmas, sampling))
         try:
-            return executor(noise, *args, **named)
+            return executor(noise, latent_image, sampler, sigmas, *args, **named)
         finally:
             options.pop(KEY, None)
             self.plans.clear()  # they lie on the device
 
     def apply_model(self, executor, x: Tensor, timestep: Tensor, *args: Any, **named: Any) -> Tensor:
         base = executor.class_obj
-        if not self.settings.range.contains(timestep, base.model_sampling):
-            return executor(x, timestep, *args, **named)
         arguments = dict(zip(("c_concat", "c_crossattn", "control", "transformer_options"), args, strict=False)) | named
         options = arguments.pop("transformer_options")
+        run: Run = options.get(KEY) or Run(x.shape, self.settings.range)
+        if not run.range.contains(timestep, base.model_sampling):
+            return executor(x, timestep, *args, **named)
         branches, text = options["cond_or_uncond"], arguments.get("c_crossattn")
         latents = len(x) // len(branches)
         told = [branch == CONDITIONAL and text is not None and self._is_ours(text[i * latents, None]) for i, branch in enumerate(branches)]
@@ -141,22 +152,20 @@ class Patch:
         copies = text.shape[1] // self.encoded.shape[1] if text is not None and any(told) else 1
         rows = Rows(kinds, latents // (frames or 1), frames, tuple(x.shape), copies)
 
-        def run(options: dict[str, Any]) -> Tensor:
+        def predict(options: dict[str, Any]) -> Tensor:
             return executor(x, timestep, transformer_options=options, **arguments)
 
-        labels = self._labels(options, x, frames)
+        labels = self._labels(run.shape, options.get("context_window"), x, frames)
         plans = self.plans.setdefault(labels.frames if isinstance(labels, Windowed) else None, {})
-        return labelled(run, options, labels, rows, self.how, base.diffusion_model, plans)
+        return labelled(predict, options, labels, rows, self.how, base.diffusion_model, plans)
 
-    def _labels(self, options: dict[str, Any], x: Tensor, frames: int | None) -> "Objects | Windowed":
+    def _labels(self, whole: torch.Size, window: Any, x: Tensor, frames: int | None) -> "Objects | Windowed":
         """Of the part of the latents that x is."""
-        whole = options.get(KEY, x.shape)
         if x.shape[-2:] != whole[-2:]:
             raise PeekabooError(
                 "The positive prompt is for an area of the picture (Conditioning Set Area), and tracks are of the whole picture: use "
                 "Conditioning Set Mask instead, or connect Peekaboo's positive output as it is."
             )
-        window: Any = options.get("context_window")
         if window is None or (window.dim == 0 and frames is None) or frames == 1:
             return self.objects
         first = getattr(window, "causal_anchor_index", None)  # a frame that the host puts before those of the window

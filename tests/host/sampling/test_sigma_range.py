@@ -34,12 +34,18 @@ def test_an_empty_range_contains_nothing(sampling):
 
 def test_percents_count_from_where_a_run_begins(sampling):
     middle = float(sampling.percent_to_sigma(0.4))
-    later = FIRST_60.of_run(middle, sampling)
+    noise = torch.ones(1)
+    later = FIRST_60.of_run(noise, torch.tensor([middle, 0.0]), sampling)
     assert later.start_percent == 0.0 and later.end_percent == pytest.approx(0.76, abs=2e-3)
-    second = SigmaRange(0.5, 1.0).of_run(middle, sampling)
+    second = SigmaRange(0.5, 1.0).of_run(noise, torch.tensor([middle, 0.0]), sampling)
     assert second.start_percent == pytest.approx(0.7, abs=2e-3) and second.end_percent == 1.0
     for sigma in (float(sampling.sigma_max), float(sampling.percent_to_sigma(0.03)), 10 * float(sampling.sigma_max)):
-        assert FIRST_60.of_run(sigma, sampling) is FIRST_60
+        assert FIRST_60.of_run(noise, torch.tensor([sigma, 0.0]), sampling) is FIRST_60
+
+
+def test_a_run_that_goes_on_with_anothers_latent_keeps_the_percents_of_whole_sampling(sampling):
+    middle = torch.tensor([float(sampling.percent_to_sigma(0.4)), 0.0])
+    assert FIRST_60.of_run(torch.zeros(1), middle, sampling) is FIRST_60
 
 
 def test_a_tensor_of_sigmas_counts_as_its_value():

@@ -32,14 +32,16 @@ def peekaboo(playground, tracks, text=TEXT, **inputs):
     return run("FreeSteerPeekaboo", model=playground[0], clip=playground[1], tracks=tracks, text=text, **inputs)
 
 
-def draw(playground, model, positive, seed=0, steps=12):
+def draw(playground, model, positive, seed=0, steps=12, latent=None, denoise=1.0):
     """What the referee sees, and the latent."""
     _, clip, vae = playground
-    latent = torch.zeros(1, 4, 16, 16)
+    latent = torch.zeros(1, 4, 16, 16) if latent is None else latent
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
     noise = comfy.sample.prepare_noise(latent, seed)
     with torch.inference_mode():
-        drawn = comfy.sample.sample(model, noise, steps, 4.0, "euler", "normal", positive, negative, latent, disable_pbar=True, seed=seed)
+        drawn = comfy.sample.sample(
+            model, noise, steps, 4.0, "euler", "normal", positive, negative, latent, denoise=denoise, disable_pbar=True, seed=seed
+        )
         return referee.look(referee.load(), vae.decode(drawn).movedim(-1, 1))[0], drawn
 
 
@@ -82,6 +84,13 @@ def test_at_strength_0_and_afterwards_the_model_is_as_it_was(playground):
     assert torch.equal(draw(playground, model, positive, steps=3)[1], plain)
     draw(playground, *peekaboo(playground, track()), steps=3)
     assert torch.equal(draw(playground, playground[0], positive, steps=3)[1], plain)
+
+
+def test_percents_of_img2img_are_of_what_its_denoise_leaves(playground):
+    model, positive = peekaboo(playground, track(), end_percent=0.4)
+    _, picture = draw(playground, playground[0], positive, steps=4)
+    held, plain = (draw(playground, each, positive, steps=4, latent=picture, denoise=0.5)[1] for each in (model, playground[0]))
+    assert not torch.equal(held, plain)
 
 
 def test_places_are_looked_up_once_a_run_and_not_kept(playground, monkeypatch):

@@ -60,9 +60,11 @@ def together(conds: Sequence[list]) -> list:
     return [{**conds[0][0], "model_conds": joined}]
 
 
-def practise(model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: Tensor, body: Callable[[Practice], Found]) -> Found:
+def practise(
+    model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: Tensor, pictures: int, body: Callable[[Practice], Found]
+) -> Found:
     """Loads a MODEL as for a run, and hands it to `body`, outside of inference mode; gives what that returns. latent: of the form that is
-    trained on, of any content (B, C, ...)."""
+    trained on, of any content (1, C, ...). pictures: of a step; the host is asked for room for so many."""
     m = preparation.prepare(steering.without_guides(model))
     m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model)
     guider = comfy.samplers.CFGGuider(m)
@@ -70,7 +72,8 @@ def practise(model: ModelPatcher, prompts: Mapping[str, Conditioning], latent: T
     sampling: Any = m.get_model_object("model_sampling")
     highest = torch.tensor([float(sampling.sigma_max), 0.0])
     lent = _Lent(body)
-    guider.sample(torch.zeros_like(latent), torch.zeros_like(latent), lent, highest, disable_pbar=True, seed=0)
+    nothing = latent.new_zeros(pictures, *latent.shape[1:])
+    guider.sample(nothing, nothing, lent, highest, disable_pbar=True, seed=0)
     return lent.found
 
 

@@ -180,4 +180,4 @@ def train(
         around = partial(passes.differentiable, dm, passes.Settings(copying=isinstance(family.layout, Transformer)))
         return finished(begun(lora, work, folder), trainer, around, lora.for_the_host, folder and folder / LORA_FILE, audience)
 
-    return practise(model, {str(i): lesson.positive for i, lesson in enumerate(lessons)}, latent, body)
+    return practise(model, {str(i): lesson.positive for i, lesson in enumerate(lessons)}, latent, settings.pictures, body)

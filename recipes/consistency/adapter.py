@@ -94,7 +94,7 @@ def train(
         adapter_file.save(path, Adapter(weights, kinds, family))
 
     prompts = {str(i): positive for i, positive in enumerate(pairs[0].positive)}
-    weights, history = practise(model, prompts, pairs[0].latents[:1], body)
+    weights, history = practise(model, prompts, pairs[0].latents[:1], settings.pictures, body)
     return Adapter(weights, kinds, family), history
 
 

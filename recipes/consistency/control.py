@@ -96,4 +96,4 @@ def train(model: ModelPatcher, pairs: Pairs, settings: ControlSettings, folder: 
         made = partial(for_the_host, practice.base)
         return finished(begun(network, work, folder), trainer, around, made, folder and folder / CONTROL_FILE, audience)
 
-    return practise(model, {str(i): positive for i, positive in enumerate(pairs.positive)}, pairs.latents[:1], body)
+    return practise(model, {str(i): positive for i, positive in enumerate(pairs.positive)}, pairs.latents[:1], settings.pictures, body)

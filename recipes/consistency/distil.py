@@ -120,4 +120,4 @@ def distil(
         return finished(run, distiller, around, lora.for_the_host, folder and folder / LORA_FILE, audience)
 
     prompts = {str(i): positive for i, positive in enumerate(examples.positive)}
-    return practise(model, {**prompts, NEGATIVE: examples.negative}, examples.latents[:1], body)
+    return practise(model, {**prompts, NEGATIVE: examples.negative}, examples.latents[:1], settings.pictures, body)

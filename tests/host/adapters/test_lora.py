@@ -4,6 +4,7 @@ import comfy.sample
 import comfy.sd
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from freesteer.host.adapters.lora import AdapterError, Lora, louder
 from freesteer.host.adapters.practice import PracticeError, practise
 from freesteer.host.gradients import passes
@@ -96,7 +97,7 @@ def test_a_practice_predicts_what_the_sampler_would(family):
 
     with torch.inference_mode():
         latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
-        practise(model.model, {"0": model.positive, "1": model.negative}, latent, body)
+        practise(model.model, {"0": model.positive, "1": model.negative}, latent, len(latent), body)
     plain, without, found = seen
     assert found.requires_grad and not without.requires_grad
     torch.testing.assert_close(found.detach(), without, rtol=1e-3, atol=1e-3 * float(without.std()))
@@ -115,9 +116,23 @@ def test_each_row_has_its_prompt_and_its_noise_level(family):
 
     with torch.inference_mode():
         latent = comfy.sample.fix_empty_latent_channels(model.model, model.latent)
-        practise(model.model, {"0": model.positive, "1": model.negative}, latent[:1], body)
+        practise(model.model, {"0": model.positive, "1": model.negative}, latent[:1], 2, body)
     ((found, wanted),) = seen
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
+
+
+def test_the_host_is_asked_for_room_for_all_pictures_of_a_step():
+    model, asked = tiny.build("SD 1.5", True), []
+
+    def note(executor, patcher, noise_shape, *args, **kwargs):
+        asked.append(noise_shape[0])
+        return executor(patcher, noise_shape, *args, **kwargs)
+
+    model.model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "test", note)
+    with torch.inference_mode():
+        for pictures in (1, 8):
+            practise(model.model, {"0": model.positive}, model.latent[:1], pictures, lambda practice: None)
+    assert asked[1] > 4 * asked[0]
 
 
 def test_a_prompt_of_several_parts_is_no_row():
@@ -128,7 +143,7 @@ def test_a_prompt_of_several_parts_is_no_row():
         practice.predict(("0", "0"), model.latent, 0.7)
 
     with torch.inference_mode(), pytest.raises(PracticeError, match="several parts"):
-        practise(model.model, {"0": parts}, model.latent, body)
+        practise(model.model, {"0": parts}, model.latent, 1, body)
 
 
 def test_half_precision_does_not_lose_a_small_gradient():
@@ -145,5 +160,5 @@ def test_half_precision_does_not_lose_a_small_gradient():
             found.append(torch.cat([weight.grad.flatten() for weight in lora.parameters() if weight.grad is not None]))
 
         with torch.inference_mode():
-            practise(model.model, {"0": model.positive, "1": model.negative}, latent, body)
+            practise(model.model, {"0": model.positive, "1": model.negative}, latent, len(latent), body)
     assert (found[1] - found[0]).norm() < 0.02 * found[0].norm()

@@ -89,7 +89,7 @@ def test_the_target_is_a_guided_step_of_the_model_itself():
 
     with torch.inference_mode():
         prompts = {"0": made.positive, "1": made.negative, "negative": made.negative}
-        practise(made.model, prompts, examples(made).latents[:1], body)
+        practise(made.model, prompts, examples(made).latents[:1], 2, body)
     ((found, wanted),) = seen
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
 

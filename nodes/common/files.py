@@ -17,12 +17,25 @@ def register_folder(kind: str) -> None:
     folder_paths.folder_names_and_paths[kind] = ([*paths, *([own] if own not in paths else [])], {".safetensors"})
 
 
-def found_file(kind: str, file: str) -> Path | None:
+def _found(kind: str, file: str) -> Path | None:
     """Only what the host's list of that kind offers: a name from elsewhere could lead out of the folder."""
     if file not in folder_paths.get_filename_list(kind):
         return None
     path = folder_paths.get_full_path(kind, file)
     return Path(path) if path else None
+
+
+def chosen_file(kind: str, file: str) -> Path:
+    path = _found(kind, file)
+    if path is None:
+        raise checks.InputError(f"file is {file[:60]!r}, and there is no such file in models/{kind}: choose one of the list.")
+    return path
+
+
+def stamp(kind: str, file: str) -> str:
+    """Another one once the file has changed; for fingerprint_inputs."""
+    path = _found(kind, file)
+    return f"{path} {path.stat().st_mtime_ns}" if path else ""
 
 
 def save_new(kind: str, name: str, write: Callable[[Path], None]) -> str:

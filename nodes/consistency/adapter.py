@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, replace
 
-import comfy.utils
 import folder_paths
 import torch
 from comfy.controlnet import ControlBase
@@ -11,20 +10,18 @@ from comfy_api.latest import io
 from ...core.consistency import adapter_file
 from ...core.consistency.adapter_file import Adapter
 from ...host.adapters.control_adapter import with_adapter
-from ...recipes.consistency import examples
 from ...recipes.consistency.adapter import AdapterSettings, train
-from ...recipes.consistency.controlled import Pairs, check_consistent, check_unet, own_weights
+from ...recipes.consistency.controlled import check_consistent, check_unet, own_weights
 from ...training.curves import draw
 from ..common import checks
-from ..common.files import found_file, register_folder, save_new
+from ..common.files import chosen_file, register_folder, save_new, stamp
 from ..common.previews import to_tensor
 from ..common.training import audience, digest, run_folder
-from .control import conditions_of
-from .inputs import ALIASES, CATEGORY, MOST_PROMPTS, batch_input, pictures_of, rate_input, seed_input, steps_input
+from .inputs import ADAPTER, ALIASES, CATEGORY, batch_input, rate_input, seed_input, steps_input
+from .material import material, name_input, prompts_input
 
 DEFAULTS = AdapterSettings()
 FOLDER = "freesteer_adapters"
-ADAPTER = io.Custom("FREESTEER_CONSISTENCY_ADAPTER")
 MOST = 4  # ControlNets of one training
 register_folder(FOLDER)
 
@@ -68,7 +65,7 @@ class TrainConsistencyAdapter(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Encodes the pictures."),
                 io.Image.Input("image", tooltip="Pictures to learn from. A few hundred are the least."),
                 *_controls(),
-                io.String.Input("prompts", multiline=True, default="", tooltip="One line for all pictures, or one for each."),
+                prompts_input(),
                 steps_input(DEFAULTS.steps, "edges and colours come out cleaner"),
                 io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=128, tooltip="Size of the adapter. Higher: closer, and larger."),
                 rate_input(DEFAULTS.learning_rate, "1e-4"),
@@ -78,10 +75,7 @@ class TrainConsistencyAdapter(io.ComfyNode):
                     "kinds", default="", tooltip="What the conditions are, such as 'canny, depth'. It is written into the file, for "
                     "whoever loads it.",
                 ),
-                io.String.Input(
-                    "name", default="", tooltip=f"Name of a file in models/{FOLDER}, for Load Consistency Adapter; a number is added. "
-                    "Empty: it is only kept with the run, in output/freesteer_training.",
-                ),
+                name_input(FOLDER, "Load Consistency Adapter"),
             ],
             outputs=[
                 ADAPTER.Output(display_name="adapter", tooltip="For Apply Consistency Adapter."),
@@ -102,19 +96,12 @@ class TrainConsistencyAdapter(io.ComfyNode):
         name = checks.file_name(name) if name else ""
         check_unet(model.model)
         check_consistent(model)
-        lines = checks.prompts("prompts", prompts, MOST_PROMPTS)
-        pictures = pictures_of(model, vae, image, lines)
         given = _given(controls)
-        hints = [conditions_of(condition, pictures, kind) for kind, _, condition in given]
+        taught = material(model, clip, vae, image, {kind: condition for kind, _, condition in given}, prompts)
         nets = [control for _, control, _ in given]
-        positive = [clip.encode_from_tokens_scheduled(clip.tokenize(line)) for line in lines]
         known = [digest(torch.cat([weight.flatten()[:64].float() for weight in own_weights(control).values()])) for control in nets]
-        told = (lines, digest(pictures), [digest(hint) for hint in hints], known, f"{positive[0][0][0].float().std():.3g}")
-        folder = run_folder("adapter", model, told, asdict(replace(settings, steps=0)))
-        latents = examples.encoded(vae, pictures, comfy.utils.ProgressBar(len(pictures)).update_absolute)
-        numbers = range(len(lines)) if len(lines) > 1 else [0] * len(latents)
-        pairs = [Pairs(latents, hint.movedim(-1, 1), numbers, positive) for hint in hints]
-        adapter, history = train(model, nets, pairs, kinds, settings, folder, audience(model, settings.steps))
+        folder = run_folder("adapter", model, taught.told(), known, asdict(replace(settings, steps=0)))
+        adapter, history = train(model, nets, taught.pairs(vae), kinds, settings, folder, audience(model, settings.steps))
         if name:
             save_new(FOLDER, name, lambda path: adapter_file.save(path, adapter))
         return io.NodeOutput(adapter, {"loss": history["loss"]}, to_tensor(draw(history))[None])
@@ -157,15 +144,11 @@ class LoadConsistencyAdapter(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        path = found_file(FOLDER, file)
-        return f"{path} {path.stat().st_mtime_ns}" if path else ""
+        return stamp(FOLDER, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        path = found_file(FOLDER, file)
-        if path is None:
-            raise checks.InputError(f"file is {file[:60]!r}, and there is no such adapter in models/{FOLDER}: choose one of the list.")
-        adapter = adapter_file.load(path)
+        adapter = adapter_file.load(chosen_file(FOLDER, file))
         return io.NodeOutput(adapter, f"{adapter.family}: {adapter.kinds or 'conditions not told'}")
 
 

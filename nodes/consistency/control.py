@@ -4,20 +4,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import comfy.controlnet
-import comfy.utils
 from comfy_api.latest import io
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...recipes.consistency import examples
 from ...recipes.consistency.control import STRATEGIES, ControlSettings, train
-from ...recipes.consistency.controlled import Pairs, check_consistent, check_unet
+from ...recipes.consistency.controlled import check_consistent, check_unet
 from ...training.curves import draw
 from ..common import checks
 from ..common.files import save_new
 from ..common.previews import to_tensor
-from ..common.training import audience, digest, run_folder
-from .inputs import ALIASES, CATEGORY, MOST_PROMPTS, batch_input, pictures_of, rate_input, seed_input, steps_input
+from ..common.training import audience, run_folder
+from .inputs import ALIASES, CATEGORY, batch_input, rate_input, seed_input, steps_input
+from .material import material, name_input, prompts_input
 
 DEFAULTS = ControlSettings()
 FOLDER = "controlnet"
@@ -45,7 +44,7 @@ class TrainControlNet(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Encodes the pictures."),
                 io.Image.Input("image", tooltip="Pictures to learn from. A few hundred are the least; thousands are better."),
                 io.Image.Input("condition", tooltip="The condition of each picture, in the same order and of the same size."),
-                io.String.Input("prompts", multiline=True, default="", tooltip="One line for all pictures, or one for each."),
+                prompts_input(),
                 io.Combo.Input(
                     "strategy", options=list(STRATEGIES), default=DEFAULTS.strategy, tooltip="Noise: an ordinary ControlNet, for many "
                     "steps. Consistency: for a consistency model, made for 1 to 8 steps.",
@@ -54,10 +53,7 @@ class TrainControlNet(io.ComfyNode):
                 rate_input(DEFAULTS.learning_rate, "1e-5"),
                 seed_input(),
                 batch_input(DEFAULTS.pictures),
-                io.String.Input(
-                    "name", default="", tooltip="Name of a file in models/controlnet, for Load ControlNet Model; a number is added. Empty: "
-                    "it is only kept with the run, in output/freesteer_training.",
-                ),
+                name_input(FOLDER, "Load ControlNet Model"),
             ],
             outputs=[
                 io.ControlNet.Output(tooltip="For Apply ControlNet."),
@@ -79,31 +75,13 @@ class TrainControlNet(io.ComfyNode):
         check_unet(model.model)
         if strategy == "consistency":
             check_consistent(model)
-        lines = checks.prompts("prompts", prompts, MOST_PROMPTS)
-        pictures = pictures_of(model, vae, image, lines)
-        hints = conditions_of(condition, pictures)
-        positive = [clip.encode_from_tokens_scheduled(clip.tokenize(line)) for line in lines]
-        known = f"{positive[0][0][0].float().std():.3g}"
-        folder = run_folder("control", model, lines, digest(pictures), digest(hints), known, asdict(replace(settings, steps=0)))
-        latents = examples.encoded(vae, pictures, comfy.utils.ProgressBar(len(pictures)).update_absolute)
-        numbers = range(len(lines)) if len(lines) > 1 else [0] * len(latents)
-        weights, history = train(
-            model, Pairs(latents, hints.movedim(-1, 1), numbers, positive), settings, folder, audience(model, settings.steps)
-        )
+        taught = material(model, clip, vae, image, {"condition": condition}, prompts)
+        folder = run_folder("control", model, taught.told(), asdict(replace(settings, steps=0)))
+        weights, history = train(model, taught.pairs(vae)[0], settings, folder, audience(model, settings.steps))
         if name:
             save_new(FOLDER, name, lambda path: _save(weights, path))
         control = comfy.controlnet.load_controlnet_state_dict(dict(weights))
         return io.NodeOutput(control, {"loss": history["loss"]}, to_tensor(draw(history))[None])
-
-
-def conditions_of(condition, pictures: Tensor, name: str = "condition") -> Tensor:
-    hints = checks.image(name, condition)
-    if hints.shape != pictures.shape:
-        raise checks.InputError(
-            f"{name} has {len(hints)} pictures of {hints.shape[2]} x {hints.shape[1]}, and image {len(pictures)} of "
-            f"{pictures.shape[2]} x {pictures.shape[1]}: connect as many of the same size."
-        )
-    return hints
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..common import checks
 
+ADAPTER = io.Custom("FREESTEER_CONSISTENCY_ADAPTER")
 CATEGORY = "FreeSteer/Consistency"
 ALIASES = ["consistency model", "lcm", "lcm-lora", "latent consistency", "ccm", "few steps", "4 steps", "turbo", "distillation"]
 MOST_PROMPTS = 10_000

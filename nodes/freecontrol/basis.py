@@ -9,7 +9,7 @@ from ...host.models import families
 from ...recipes.freecontrol import steps as recipe
 from ...recipes.freecontrol.steps import BasisSettings, ReadingSettings
 from ..common import checks
-from ..common.files import found_file, register_folder, save_new
+from ..common.files import chosen_file, register_folder, save_new, stamp
 from . import fits
 from .previews import SeedPictures, coordinate_sheets
 from .types import BASIS, CATEGORY
@@ -172,15 +172,11 @@ class LoadBasis(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        path = found_file(FOLDER, file)
-        return f"{path} {path.stat().st_mtime_ns}" if path else ""
+        return stamp(FOLDER, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        path = found_file(FOLDER, file)
-        if path is None:
-            raise checks.InputError(f"file is {file[:60]!r}, and there is no such basis in models/{FOLDER}: choose one of the list.")
-        return io.NodeOutput(bases_file.load(path))
+        return io.NodeOutput(bases_file.load(chosen_file(FOLDER, file)))
 
 
 NODES = [ExtractBasis, SaveBasis, LoadBasis]

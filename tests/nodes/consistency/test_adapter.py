@@ -166,7 +166,7 @@ def test_a_file_is_read_as_it_was_written(folder):
     found, about = run("FreeSteerLoadConsistencyAdapter", file="a.safetensors")
     assert about == "SD 1.5: edge, depth"
     assert set(found.weights) == set(WEIGHTS) and all(torch.equal(found.weights[name], weight) for name, weight in WEIGHTS.items())
-    with pytest.raises(InputError, match="there is no such adapter"):
+    with pytest.raises(InputError, match="there is no such file"):
         run("FreeSteerLoadConsistencyAdapter", file="../a.safetensors")
 
 

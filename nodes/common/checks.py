@@ -13,6 +13,7 @@ from ...host.models.frames import fitted
 
 SAME_ASPECT = 0.05  # of the aspect ratio; by less than this a mask may differ from its picture
 MOST_PROMPTS = 100
+TEXT_WIDTHS = ("context_dim", "context_in_dim", "text_dim")  # of UNets, Flux and its kin, Wan, in the host's configurations
 FORBIDDEN = re.compile(r'[\x00-\x1f\ud800-\udfff<>:"|?*]')  # in file names, on one system or another
 RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\xb9\xb2\xb3])\s*(\..*)?", re.IGNORECASE)  # devices of Windows
 
@@ -126,6 +127,25 @@ def vae(model: ModelPatcher, value) -> None:
 def clip(value) -> None:
     if value is None:
         raise InputError("clip is missing, as from a checkpoint without a text encoder: load one with Load CLIP.")
+
+
+def encoded(model, clip, text: str) -> list:
+    """A prompt as CONDITIONING, by a CLIP that has to be the model's."""
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    fits("clip", model, positive)
+    return positive
+
+
+def fits(name: str, model, positive: list) -> None:
+    """Whether a prompt is of a text encoder that the model was trained with, where the host's configuration tells its width."""
+    config = model.model.model_config.unet_config
+    wanted = next((config[key] for key in TEXT_WIDTHS if isinstance(config.get(key), int)), None)
+    found = positive[0][0].shape[-1]
+    if wanted not in (None, found):
+        raise InputError(
+            f"{name} is of another kind of model: it has {found} numbers a word, and this model reads {wanted}. Take the text encoder that "
+            "belongs to the model, such as that of its checkpoint."
+        )
 
 
 def conditioning(name: str, value: list) -> None:

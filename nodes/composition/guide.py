@@ -102,7 +102,7 @@ class SeparateAndEnhance(io.ComfyNode):
             checks.number("enough", enough, 0.001, 1), weight("boxes", boxes), layers,
         )  # fmt: skip
         objects = objects_of(text, phrases, tracks)
-        positive = encoded(clip, text, conditioning)
+        positive = encoded(model, clip, text, conditioning)
         named = named_in(clip, text, positive, objects, tracks)
         steered = recipe.attach(model, named, settings) if strength > 0 else model.clone()
         return io.NodeOutput(steered, positive, "\n".join(objects))

@@ -95,11 +95,12 @@ def _same(phrase: str, other: str) -> bool:
     return one in two or two in one
 
 
-def encoded(clip, text: str, conditioning: list | None) -> list:
+def encoded(model, clip, text: str, conditioning: list | None) -> list:
     checks.clip(clip)
     if conditioning is None:
-        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        return checks.encoded(model, clip, text)
     checks.conditioning("conditioning", conditioning)
+    checks.fits("conditioning", model, conditioning)
     if len(conditioning) > 1:
         raise checks.InputError(
             f"conditioning has {len(conditioning)} parts (combined or scheduled): connect one prompt, and combine afterwards."

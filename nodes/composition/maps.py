@@ -56,7 +56,7 @@ class AttentionMaps(io.ComfyNode):
         checks.choice("layers", layers, families.CHOICES)
         picture = checks.image("image", image)[:1]
         objects = objects_of(text, phrases, None)
-        positive = encoded(clip, text, conditioning)
+        positive = encoded(model, clip, text, conditioning)
         named = named_in(clip, text, positive[:1], objects, None)[0]
         cell = vae.spacial_compression_encode()
         latent = encode_pictures(vae, picture, (picture.shape[1] // cell, picture.shape[2] // cell))

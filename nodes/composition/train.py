@@ -98,6 +98,7 @@ class TrainSeparateEnhance(io.ComfyNode):
         )  # fmt: skip
         lines = checks.prompts("concepts", concepts)
         learnt = lessons(clip, lines, settings.seed)
+        checks.fits("clip", model, learnt[0].positive)
         encoded = learnt[0].positive[0][0].float()
         told = (lines, tuple(samples.shape[1:]), asdict(replace(settings, steps=0)), f"{encoded.std():.3g}")
         folder = run_folder("composition", model, told)

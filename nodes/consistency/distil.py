@@ -88,7 +88,7 @@ class DistilConsistencyLora(io.ComfyNode):
         else:
             pictures = pictures_of(model, vae, image, lines)
             shown, make = digest(pictures), partial(_encoded, vae, pictures)
-        encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(line)) for line in [*lines, negative]]
+        encoded = [checks.encoded(model, clip, line) for line in [*lines, negative]]
         known = f"{encoded[0][0][0].float().std():.3g}"
         folder = run_folder("consistency", model, lines, negative, shown, known, asdict(replace(settings, steps=0)))
         learnt = make(encoded[:-1], encoded[-1], folder)

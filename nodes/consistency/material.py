@@ -52,7 +52,7 @@ def material(model, clip, vae, image, conditions: dict[str, Any], prompts: str) 
     lines = checks.prompts("prompts", prompts, MOST_PROMPTS)
     pictures = pictures_of(model, vae, image, lines)
     hints = [_hints(name, condition, pictures) for name, condition in conditions.items()]
-    return Material(lines, [clip.encode_from_tokens_scheduled(clip.tokenize(line)) for line in lines], pictures, hints)
+    return Material(lines, [checks.encoded(model, clip, line) for line in lines], pictures, hints)
 
 
 def _hints(name: str, condition, pictures: Tensor) -> Tensor:

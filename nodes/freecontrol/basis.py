@@ -24,7 +24,7 @@ register_folder(FOLDER)
 
 def make_basis(model, clip, samples, lines, negative, settings: BasisSettings):
     """A basis, the text of its first prompt, and its first seed picture as a latent."""
-    positives = [recipe.encode_text(clip, line) for line in lines]
+    positives = [checks.encoded(model, clip, line) for line in lines]
     seen = SeedPictures(model, settings.seed_images, settings.steps)
     basis = recipe.build_basis(
         model, positives, recipe.encode_text(clip, negative), samples, settings, seen, recipe.pictures_at_once(samples)

@@ -224,4 +224,4 @@ def test_svd_has_no_words(playground):
 @pytest.mark.parametrize("form", ["nvfp4", "int8_tensorwise"])
 def test_quantised_models_are_refused(playground, form):
     with pytest.raises(NoGradientError, match="bf16, fp16 or fp8"):
-        run("FreeSteerSeparateEnhance", model=tiny.quantised("Flux", form).model, clip=playground[1], text=TEXT, phrases="")
+        run("FreeSteerSeparateEnhance", model=tiny.quantised("FreeSteer playground", form).model, clip=playground[1], text=TEXT, phrases="")

@@ -24,7 +24,6 @@ from torch import Tensor
 from ...core.consistency import adapter_file
 from ...host.adapters.control_adapter import with_adapter
 from ...playground.consistency import models as few
-from ...playground.consistency.train import TRAINED
 from ...playground.image import models as pictures
 from ...playground.referee import referee
 from ..composition.composition import renders
@@ -39,7 +38,6 @@ STEPS = (1, 2, 4, 8)
 CONTROLLED = 4  # steps
 TOGETHER = 50
 OTHERS = 1  # seed of the prompts
-UNSEEN = "scribble"
 STEERED_BY, MOST_STEERED = "silhouette", 48
 Drawn = tuple[Tensor, np.ndarray]
 
@@ -120,13 +118,13 @@ def ways(bench: Bench, kind: str) -> dict[str, tuple[float, float]]:
 
 def controlled(bench: Bench) -> dict[str, float]:
     figures: dict[str, float] = {}
-    of_kinds = [ways(bench, kind) for kind in TRAINED]
+    of_kinds = [ways(bench, kind) for kind in few.TRAINED]
     for name in of_kinds[0]:
         if all(name in each for each in of_kinds):
             figures[name] = float(np.mean([each[name][0] for each in of_kinds]))
             figures[f"frechet_{name}"] = float(np.mean([each[name][1] for each in of_kinds]))
-    if few.CONTROLS[UNSEEN].exists():
-        figures |= {f"unseen_{name}": overlap for name, (overlap, _) in ways(bench, UNSEEN).items()}
+    if few.CONTROLS[few.UNSEEN].exists():
+        figures |= {f"unseen_{name}": overlap for name, (overlap, _) in ways(bench, few.UNSEEN).items()}
     return figures
 
 

@@ -15,7 +15,8 @@ from ..image import models as pictures
 from ..weights import load_compact
 
 HERE = Path(__file__).parent
-KINDS = [f"{kind}{few}" for kind in ("edge", "depth", "scribble") for few in ("", ", few steps")]
+TRAINED, UNSEEN = ("edge", "depth"), "scribble"  # kinds of conditions for the adapter
+KINDS = [f"{kind}{few}" for kind in (*TRAINED, UNSEEN) for few in ("", ", few steps")]
 LORA, ADAPTER = HERE / "lora.safetensors", HERE / "adapter.safetensors"
 CONTROLS = {name: HERE / f"{name.replace(', ', '_').replace(' ', '_')}.safetensors" for name in KINDS}
 

@@ -24,7 +24,6 @@ from ..world.captions import caption
 from . import models
 
 SCENES = 6000
-TRAINED = ("edge", "depth")  # kinds of conditions; others are kept unseen
 TOGETHER = 100  # scenes are drawn at once
 CONTROL = "control "
 STEPS = {"consistency_lora": 3000, **{CONTROL + name: 800 for name in models.CONTROLS}, "consistency_adapter": 400}
@@ -80,9 +79,9 @@ def train_adapter(folder: Path, steps: int, seed: int, watch: Watch) -> Adapter:
     """For the ControlNets of an ordinary model."""
     model, clip, vae = models.load()
     learnt = lessons(clip, vae, folder / "latents.pt", seed)
-    controls, pairs = [models.load_control(kind) for kind in TRAINED], [learnt.pairs(kind, seed) for kind in TRAINED]
+    controls, pairs = [models.load_control(kind) for kind in models.TRAINED], [learnt.pairs(kind, seed) for kind in models.TRAINED]
     settings = adapter.AdapterSettings(steps, seed=seed)
-    return adapter.train(model, controls, pairs, ", ".join(TRAINED), settings, folder, Audience(watch))[0]
+    return adapter.train(model, controls, pairs, ", ".join(models.TRAINED), settings, folder, Audience(watch))[0]
 
 
 def run(stage: str, steps: int, folder: Path, out: Path, seed: int, watch: Watch) -> None:

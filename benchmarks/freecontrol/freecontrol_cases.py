@@ -1,27 +1,36 @@
 """FreeControl as people use it: pictures and masks as conditions, few steps, other formats. `python run.py bench freecontrol_cases`.
 
 Drawn and judged as in `bench freecontrol`, each row beside its own unsteered pictures. `iou`: overlap, of two objects that of the worse
-one; `behind`: the share of objects with an overlap below .5; `texture`: of the ground, over unsteered (median); `prompt_ratio`: pictures
-with the prompted colour and ground, over unsteered.
+one, of strokes with their hull; `behind`: the share of objects with an overlap below .5; `texture`: of the ground, over unsteered (median);
+`prompt_ratio`: pictures with the prompted colour and ground, over unsteered.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...nodes.common.previews import sheet, to_image
 from ...playground.world import world
 from ...playground.world.captions import PLACES, article
 from ..playground import scenes
+from . import strokes
 from .freecontrol import Bench, Setting
 
 OTHER = 5  # seed of what another picture shows
+FEW: dict[str, dict[str, Any]] = {
+    **{f"{steps}_steps": {"steps": steps, "sampler": "euler"} for steps in (1, 2, 3, 4)},
+    "4_steps_lcm": {"steps": 4, "sampler": "lcm"},
+    "4_steps_karras": {"steps": 4, "sampler": "dpmpp_2m", "scheduler": "karras"},
+}
+SHEET, SHOWN = ("picture", "mask", "4_steps", "wide 192 x 128", "sketch", "sticks"), 2  # rows, and pictures of each
 WIDE = {"192 x 128": (128, 192), "96 x 192": (192, 96)}  # (h, w)
 
 
@@ -92,10 +101,13 @@ def cases(count: int) -> Iterator[tuple[str, Case]]:
     yield "silhouette", of_one(one)
     yield "picture", of_one(one, pictures=[repainted(count)])
     yield "mask", of_one(one, masks=[one.masks[:, None]])
-    yield "4_steps", of_one(one, sampling={"steps": 4, "sampler": "euler"})
+    for name, sampling in FEW.items():
+        yield name, of_one(one, sampling=sampling)
     for name, size in WIDE.items():
         task = wide(one, size)
         yield f"wide {name}", of_one(task, sampling={"cells": (size[0] // 8, size[1] // 8)})
+    for name, drawn in (("sketch", strokes.sketches(one.masks)), ("sticks", strokes.sticks(one.masks))):
+        yield name, of_one(replace(one, masks=strokes.hulls(drawn)), pictures=[strokes.pictures(drawn)])
     tasks, prompts = pairs(count)
     both = [f"{a} and {b}" for a, b in zip(*map(shapes, tasks), strict=True)]
     yield "two", Case(tasks, prompts, [silhouette(torch.stack([task.masks for task in tasks]).sum(0))], [both])
@@ -103,8 +115,24 @@ def cases(count: int) -> Iterator[tuple[str, Case]]:
     yield "chain", Case(tasks, prompts, each, [shapes(task) for task in tasks], [task.masks[:, None] for task in tasks])
 
 
-def judge(bench: Bench, case: Case, setting: Setting) -> tuple[list[scenes.Verdict], list[scenes.Verdict]]:
-    """For each object: of the steered pictures, and of the unsteered ones."""
+@dataclass(frozen=True)
+class Outcome:
+    """Pictures, and of each object a verdict on them."""
+
+    case: Case
+    plain: Tensor
+    drawn: Tensor
+    before: list[scenes.Verdict]
+    now: list[scenes.Verdict]
+
+    def row(self, name: str) -> tuple[str, list[Tensor]]:
+        """Of a sheet: the first conditions, each with what is drawn without and with it."""
+        plain, drawn = (pictures.movedim(1, -1) for pictures in (self.plain, self.drawn))
+        shown = [(self.case.pictures[0][i], plain[i], drawn[i]) for i in range(SHOWN)]
+        return name.replace("_", " "), [cell for each in shown for cell in each]
+
+
+def outcome(bench: Bench, case: Case, setting: Setting) -> Outcome:
     model = bench.model
     for i, pictures in enumerate(case.pictures):
         model = bench.following(model, pictures, case.subjects[i], setting, case.masks[i] if case.masks else None)
@@ -113,28 +141,39 @@ def judge(bench: Bench, case: Case, setting: Setting) -> tuple[list[scenes.Verdi
     def verdicts(pictures: Tensor) -> list[scenes.Verdict]:
         return [scenes.judge(bench.network, pictures, plain, task, task.masks) for task in case.tasks]
 
-    return verdicts(drawn), verdicts(plain)
+    return Outcome(case, plain, drawn, verdicts(plain), verdicts(drawn))
 
 
 @torch.inference_mode()
-def measure(count: int) -> dict[str, float]:
+def measure(count: int, only: Sequence[str] = (), page: Path | None = None) -> dict[str, float]:
+    """only: names of rows; all of them without. page: where a sheet of SHEET goes."""
     bench = Bench(count)
     figures: dict[str, float] = {}
+    rows = []
     for name, case in cases(count):
-        steered, plain = judge(bench, case, Setting())
-        for task, now, before in zip(case.tasks, steered, plain, strict=True):
+        if only and name not in only:
+            continue
+        found = outcome(bench, case, Setting())
+        for task, now, before in zip(case.tasks, found.now, found.before, strict=True):
             sys.stderr.write(f"{name:14s} of {len(task.names)}: {asdict(now)}; unsteered {asdict(before)}\n")
-        figures[f"iou_{name}"] = min(verdict.overlap for verdict in steered)
-        figures[f"behind_{name}"] = max(verdict.behind for verdict in steered)
-        figures[f"texture_{name}"] = min(verdict.texture for verdict in steered)
-        figures[f"prompt_ratio_{name}"] = sum(v.prompt_right for v in steered) / max(sum(v.prompt_right for v in plain), 1e-6)
+        figures[f"iou_{name}"] = min(verdict.overlap for verdict in found.now)
+        figures[f"behind_{name}"] = max(verdict.behind for verdict in found.now)
+        figures[f"texture_{name}"] = min(verdict.texture for verdict in found.now)
+        figures[f"prompt_ratio_{name}"] = sum(v.prompt_right for v in found.now) / max(sum(v.prompt_right for v in found.before), 1e-6)
+        if name in SHEET:
+            rows.append(found.row(name))
+    if page is not None:
+        to_image(sheet(rows, ["condition", "unsteered", "steered"] * SHOWN)).save(page, quality=90)
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    figures = measure(8 if parser.parse_args().quick else 48)
+    parser.add_argument("--only", nargs="+", default=[], help="rows, by name")
+    parser.add_argument("--sheet", type=Path, help="a JPEG to write, of some rows")
+    options = parser.parse_args()
+    figures = measure(8 if options.quick else 48, options.only, options.sheet)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

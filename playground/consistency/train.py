@@ -24,6 +24,7 @@ from ..world.captions import caption
 from . import models
 
 SCENES = 6000
+RANK = 48  # of the LoRA
 TOGETHER = 100  # scenes are drawn at once
 CONTROL = "control "
 STEPS = {"consistency_lora": 3000, **{CONTROL + name: 800 for name in models.CONTROLS}, "consistency_adapter": 400}
@@ -61,7 +62,7 @@ def lessons(clip, vae, cache: Path, seed: int, count: int = SCENES) -> Lessons:
 
 def train_lora(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     model, clip, vae = pictures.load()
-    settings = distil.DistillationSettings(steps, pictures=16, seed=seed)
+    settings = distil.DistillationSettings(steps, RANK, pictures=16, seed=seed)
     return distil.distil(model, lessons(clip, vae, folder / "latents.pt", seed).examples(), settings, folder, Audience(watch))[0]
 
 

@@ -39,7 +39,8 @@ def guided(model, body=lambda call: with_gradient(call).output):
 
 
 def fingerprint(model) -> tuple:
-    """What must be the same after sampling as before."""
+    """What must be the same after sampling as before. Unloaded first: the host leaves a clone's patches on until another is sampled."""
+    comfy.model_management.unload_all_models()
     modules = list(model.model.modules())
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
     swapped = sum("forward" in vars(m) for m in modules)

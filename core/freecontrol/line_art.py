@@ -1,7 +1,8 @@
 """Line drawings as conditions: which pictures are one, and what they enclose.
 
 A model that has seen few line drawings takes a thin outline for texture, not for the edge of a thing. Filling what the lines
-enclose gives it a silhouette, which it understands; strokes that enclose nothing stay as they are.
+enclose gives it a silhouette, which it understands. Strokes that enclose nothing, as of an open sketch or a stick figure, are filled to
+the smallest convex shape that holds them; straight lines stay as they are.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import binary_closing, binary_dilation, binary_opening, label
+from scipy.ndimage import binary_closing, binary_dilation, binary_opening, find_objects, label
+from scipy.spatial import ConvexHull
 from torch import Tensor
 
 INK = 0.35  # of the strongest contrast to the ground: what counts as drawn
@@ -20,6 +22,7 @@ CONTRAST = 0.3  # of lines to their ground, at least
 FLAT, GROUND_SHARE = 0.2, 0.8  # of a line drawing at least this share differs from its ground by less than FLAT of the contrast
 LARGEST = 384  # pixels of the shorter side that are looked at
 STROKE, GAP = 0.035, 0.016  # of the picture's shorter side: the widest stroke, and the widest gap that is closed
+NEAR = 0.05  # of that side: strokes as near to each other as this are of one thing
 
 
 def fill(pictures: Tensor) -> Tensor:
@@ -52,7 +55,10 @@ def _fill(grey: np.ndarray) -> Tensor | None:
     gap = max(1, round(GAP * side))
     padded = np.pad(ink, gap)  # or closing would wear strokes away at the rim
     lines = binary_closing(padded, np.ones((2 * gap + 1, 2 * gap + 1)))
-    body = _worn(_enclosed(lines), max(1, round(STROKE * side / 2)))[gap:-gap, gap:-gap]
+    stroke = max(1, round(STROKE * side / 2))
+    body = _worn(_enclosed(lines), stroke)
+    loose = lines & ~binary_dilation(body, _disc(2 * stroke))
+    body = (body | _worn(_hulls(loose, round(NEAR * side)), stroke))[gap:-gap, gap:-gap]
     shown = body if body.sum() > ink.sum() else ink
     return (GROUND + (DRAWN - GROUND) * torch.from_numpy(shown).float())[..., None].expand(-1, -1, 3)
 
@@ -71,6 +77,24 @@ def _enclosed(lines: np.ndarray) -> np.ndarray:
         if level % 2:
             inside |= fresh
         seen = seen | fresh
+
+
+def _hulls(strokes: np.ndarray, near: int) -> np.ndarray:
+    """The smallest convex shape around each group of strokes that lie as near to each other as this."""
+    groups = _parts(binary_dilation(strokes, _disc(near // 2)))
+    shapes = np.zeros_like(strokes)
+    for group, box in enumerate(find_objects(groups), 1):
+        shapes[box] |= _hull(strokes[box] & (groups[box] == group))
+    return shapes
+
+
+def _hull(strokes: np.ndarray) -> np.ndarray:
+    """The smallest convex shape that holds them; of a straight line, nothing."""
+    points = np.argwhere(strokes)
+    if len(points) < 3 or np.linalg.matrix_rank(points - points[0]) < 2:
+        return np.zeros_like(strokes)
+    sides = ConvexHull(points).equations
+    return (np.indices(strokes.shape).reshape(2, -1).T @ sides[:, :2].T + sides[:, 2] < 1e-6).all(1).reshape(strokes.shape)
 
 
 def _parts(mask: np.ndarray, neighbours: np.ndarray | None = None) -> np.ndarray:

@@ -24,6 +24,7 @@ from ..world.captions import caption
 from . import models
 
 SCENES = 6000
+LATENTS = "consistency_latents.pt"  # of all stages, which learn from the same scenes
 RANK = 48  # of the LoRA
 TOGETHER = 100  # scenes are drawn at once
 CONTROL = "control "
@@ -63,7 +64,7 @@ def lessons(clip, vae, cache: Path, seed: int, count: int = SCENES) -> Lessons:
 def train_lora(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
     model, clip, vae = pictures.load()
     settings = distil.DistillationSettings(steps, RANK, pictures=16, seed=seed)
-    return distil.distil(model, lessons(clip, vae, folder / "latents.pt", seed).examples(), settings, folder, Audience(watch))[0]
+    return distil.distil(model, lessons(clip, vae, folder.parent / LATENTS, seed).examples(), settings, folder, Audience(watch))[0]
 
 
 def train_control(name: str, folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ def train_control(name: str, folder: Path, steps: int, seed: int, watch: Watch) 
     kind, _, few = name.partition(", ")
     model, clip, vae = models.load() if few else pictures.load()
     settings = control.ControlSettings(control.STRATEGIES[bool(few)], steps, seed=seed)
-    pairs = lessons(clip, vae, folder / "latents.pt", seed).pairs(kind, seed)
+    pairs = lessons(clip, vae, folder.parent / LATENTS, seed).pairs(kind, seed)
     weights = control.train(model, pairs, settings, folder, Audience(watch))[0]
     return {name: weight for name, weight in weights.items() if name != MARK}
 
@@ -79,7 +80,7 @@ def train_control(name: str, folder: Path, steps: int, seed: int, watch: Watch) 
 def train_adapter(folder: Path, steps: int, seed: int, watch: Watch) -> Adapter:
     """For the ControlNets of an ordinary model."""
     model, clip, vae = models.load()
-    learnt = lessons(clip, vae, folder / "latents.pt", seed)
+    learnt = lessons(clip, vae, folder.parent / LATENTS, seed)
     controls, pairs = [models.load_control(kind) for kind in models.TRAINED], [learnt.pairs(kind, seed) for kind in models.TRAINED]
     settings = adapter.AdapterSettings(steps, seed=seed)
     return adapter.train(model, controls, pairs, ", ".join(models.TRAINED), settings, folder, Audience(watch))[0]

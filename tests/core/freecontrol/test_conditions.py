@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from freesteer.core.freecontrol import line_art, tints
@@ -78,12 +80,59 @@ def test_a_drawing_is_filled_alike_whichever_way_it_lies(turn):
     assert is_filled(drawn)
 
 
+def corner(low: int, high: int, width: int = 2, side: int = 96) -> torch.Tensor:
+    """(1, side, side, 3): the outline of a square without its upper right quarter."""
+    middle = (low + high) // 2
+
+    def solid(rim: int) -> torch.Tensor:
+        grey = torch.zeros(side, side)
+        grey[low + rim : high - rim, low + rim : high - rim] = 1
+        grey[low : middle + rim, middle - rim : high] = 0
+        return grey
+
+    return (solid(0) - solid(width))[None, :, :, None].expand(-1, -1, -1, 3).contiguous()
+
+
+def is_closed(drawn: torch.Tensor) -> bool:
+    """Whether a `corner` is filled as it runs. One that counts as open is filled to its convex shape."""
+    filled = line_art.fill(drawn)[0, :, :, 0] > 0.5
+    half = len(filled) // 2
+    assert filled[half + 2, half - 2]
+    return not bool(filled[half - 2, half + 1])
+
+
 @pytest.mark.parametrize(("gap", "closed"), [(4, True), (5, False)])  # of 96: twice GAP of the side, rounded
 def test_gaps_are_closed_up_to_their_limit(gap, closed):
-    drawn = outline(20, 76)
-    drawn[0, 20:22, 40 : 40 + gap] = 0
-    for lying in (drawn, drawn.transpose(1, 2)):
-        assert (line_art.fill(lying)[0, 48, 48, 0] > 0.5) == closed
+    drawn = corner(20, 76)
+    drawn[0, 74:76, 40 : 40 + gap] = 0
+    for lying in (drawn, drawn.transpose(1, 2).flip(1, 2)):
+        assert is_closed(lying) == closed
+
+
+def test_strokes_that_enclose_nothing_are_filled_to_their_convex_shape():
+    cross = torch.zeros(1, 96, 96, 3)
+    for i in range(40):
+        cross[0, 20 + i, 10 + i : 12 + i] = cross[0, 20 + i, 49 - i : 51 - i] = 1
+    cross[0, 80:82, 5:90] = 1
+    filled = line_art.fill(cross)[0, :, :, 0] > 0.5
+    assert filled[40, 15] and filled[40, 45] and filled[25, 30] and filled[55, 30] and not filled[40, 60]
+    assert not filled[70].any(), "a straight line is no shape"
+    both = line_art.fill(torch.maximum(cross, outline(62, 90).flip(1)))[0, :, :, 0] > 0.5
+    assert both[40, 15] and both[20, 75] and not both[40, 60], "beside an outline too"
+
+
+def test_a_straight_line_stays_one():
+    line = torch.zeros(1, 96, 96, 3)
+    line[0, 40:42, 10:80] = 1
+    assert torch.equal(line_art.fill(line)[..., 0] > 0.5, line[..., 0] > 0.5)
+
+
+def test_a_drawing_of_many_dots_is_filled_in_a_moment():
+    dots = torch.zeros(1, 384, 384, 3)
+    dots[0, ::20, ::20] = dots[0, 1::20, ::20] = dots[0, ::20, 1::20] = 1
+    start = time.perf_counter()
+    line_art.fill(dots)
+    assert time.perf_counter() - start < 3
 
 
 def test_a_shape_that_reaches_the_rim_is_filled_to_it():
@@ -111,18 +160,17 @@ def test_most_of_a_line_drawing_is_ground(lines, filled):
 
 
 def test_faint_strokes_count_from_a_third_of_the_strongest():
-    strong = outline(20, 76)
     for faint, closed in ((0.40, True), (0.30, False)):
-        drawn = strong.clone()
-        drawn[0, 20:22, 35:60] = faint
-        assert (line_art.fill(drawn)[0, 48, 48, 0] > 0.5) == closed
+        drawn = corner(20, 76)
+        drawn[0, 74:76, 35:60] = faint
+        assert is_closed(drawn) == closed
 
 
 @pytest.mark.parametrize(("side", "gap", "closed"), [(32, 2, True), (32, 3, False), (16, 2, True)])
 def test_the_smallest_pictures_have_gaps_of_two_pixels_closed(side, gap, closed):
-    drawn = outline(3, side - 3, 1, side=side)
-    drawn[0, 3, side // 2 : side // 2 + gap] = 0
-    assert (line_art.fill(drawn)[0, side // 2, side // 2, 0] > 0.5) == closed
+    drawn = corner(2, side - 2, 1, side)
+    drawn[0, side - 3, side // 2 : side // 2 + gap] = 0
+    assert is_closed(drawn) == closed
 
 
 @pytest.mark.parametrize(("width", "filled"), [(2, True), (3, False)])

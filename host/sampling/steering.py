@@ -35,7 +35,7 @@ FAR = 0.2  # of the noise, in powers of e: beyond, it keeps no less, for solvers
 SHORT = 0.22  # of the noise, in powers of e: a sampler's step that is longer is guided in several
 MOST = 5  # of these
 NEXT = 2.2  # of the noise at the sampler's next step: about so much can still be made a picture of
-LAST = 0.05  # as noise, what the last step may be moved by at most, which nothing puts right
+CLEAN = 0.05  # as noise: below, a sampler's step counts as no longer
 ENDING = 2  # steps of the sampler, over which a guide ends that fades
 
 
@@ -111,11 +111,11 @@ class Step:
 
     @property
     def limit(self) -> float:
-        """How far the predicted clean latent may be moved, RMS: no farther than what comes next, with less noise, can put right."""
+        """How far the predicted clean latent may be moved, RMS: no farther than the noise, or what comes next can put right."""
         return self._limit(self.strongest)
 
     def _limit(self, strength: float) -> float:
-        return strength * longest(min(self.noise, max(NEXT * self._next_noise(), LAST)))
+        return max(strength * longest(min(self.noise, NEXT * self._next_noise())), min(strength, 1.0) * longest(self.noise))
 
     @property
     def points(self) -> tuple[Readable, ...]:
@@ -134,7 +134,16 @@ class Step:
         if held is not None:
             step = torch.lerp(step, held.step, math.exp(-min(held.distance(self.noise), FAR) / MEMORY))
         self.run.held = Held(self.guides, self.noise, step)
-        return self.run.correct(denoised - self.limit * step, self.guides, self.sigma)
+        return self.run.correct(self._moved(x, denoised, step), self.guides, self.sigma)
+
+    def _moved(self, x: Tensor, denoised: Tensor, step: Tensor) -> Tensor:
+        """The farther the sampler goes in its next step, the less comes after to make a picture of what was moved: so much of it is what the
+        model itself predicts from where it was moved to."""
+        moved = denoised - self.limit * step
+        if self._by_distance() == 1:
+            return moved
+        predicted, _ = self.evaluate(x - self.signal * self.limit * step, self.sigma)
+        return torch.lerp(moved, predicted, 1 - self._next_noise() / self.noise)
 
     def _unread(self, denoised: Tensor, fresh: Sequence[Session], held: Held | None) -> Tensor:
         """What comes of a prediction at which the model was not asked about the prompt: the last step serves, if there is one."""
@@ -174,8 +183,8 @@ class Step:
         return noise_to_signal(max(self._lower(), default=0.0), self.guider.inner_model.model_sampling)
 
     def _by_distance(self) -> int:
-        """How many short steps the sampler's next one is worth; the last one is not guided much (LAST)."""
-        following = self._next_noise() or self.noise
+        """How many short steps the sampler's next one is worth."""
+        following = max(self._next_noise(), CLEAN)
         return min(max(round(math.log(max(self.noise / following, 1.0)) / SHORT), 1), MOST)
 
     def _request(self, x: Tensor, energy: bool) -> Request:

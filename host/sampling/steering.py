@@ -137,8 +137,8 @@ class Step:
         return self.run.correct(self._moved(x, denoised, step), self.guides, self.sigma)
 
     def _moved(self, x: Tensor, denoised: Tensor, step: Tensor) -> Tensor:
-        """The farther the sampler goes in its next step, the less comes after to make a picture of what was moved: so much of it is what the
-        model itself predicts from where it was moved to."""
+        """The farther the sampler goes in its next step, the less comes after to make a picture of what was moved: so much of it is what
+        the model itself predicts from where it was moved to."""
         moved = denoised - self.limit * step
         if self._by_distance() == 1:
             return moved

@@ -55,7 +55,8 @@ def method_input(**options):
 def lines_input(**options):
     return io.Combo.Input(
         "lines", options=list(LINES), default=LINES[0], tooltip="What is done with line drawings. Fill outlines: what thin lines enclose "
-        "is filled, which models follow best; other pictures stay as they are. Dark on light: the negative is read.", **options,
+        "is filled, which models follow best, and open strokes or stick figures to the smallest convex shape around them; other pictures "
+        "stay as they are. Dark on light: the negative is read.", **options,
     )  # fmt: skip
 
 

@@ -81,11 +81,6 @@ COMPOSITION_NOTE = (
     "On the right, where the model looks for each of them in the first picture below. "
     "Then write another prompt in both texts, with two to four things in it."
 )
-REGIONS_NOTE = (
-    "Press **Run**: above, star and ring lie where their own conditions show them; below, the same noise without. "
-    "Then change the *seed* of a condition. "
-    "With pictures of your own: load one for each thing, paint over the thing in the mask editor, and connect image and mask."
-)
 
 FREECONTROL = Layout(
     places={
@@ -292,35 +287,6 @@ COMPOSITION = Layout(
     collapsed=("7", "8"),
 )  # fmt: skip
 
-REGIONS = Layout(
-    places={
-        "3": (0, 0, 220), "15": (0, 215, 220, 230), "4": (0, 490, 220), "16": (0, 705, 220, 230),  # conditions
-        "1": (270, 130, 235), "2": (270, 295, 235), "8": (270, 450, 235),  # model, negative prompt
-        "5": (560, 0, 250), "6": (560, 490, 250),
-        "7": (860, 0, 230),
-        "9": (1135, 0, 205), "10": (1135, 490, 205),  # samplers
-        "11": (1385, -10, 140), "12": (1385, 480, 140),  # decoders
-        "13": (1375, 40, 205, 245), "14": (1375, 530, 205, 245),
-    },
-    groups={"Conditions": ("3", "4", "15", "16"), "Model": ("1", "2", "8"), "Layout": ("5", "6"), "Objects": ("7",),
-            "Draw": ("9", "10"), "Compare": ("11", "12", "13", "14")},
-    note=Note((860, 560, 230, 250), REGIONS_NOTE),
-    ways={
-        "15.images": ((230, 178), (-8, 178)), "16.images": ((230, 668), (-8, 668)),
-        "6.image": ((245, 572), (532, 572)), "6.mask": ((245, 588), (532, 588)),
-        "8.clip": ((262, 400),),
-        "6.model": ((835, 352), (538, 352)),
-        "7.clip": ((536, 368), (836, 368)),
-        "10.model": ((536, 384), (836, 384), (836, 490), (1106, 490)),
-        "9.negative": ((536, 416), (836, 416), (836, 510), (1106, 510)), "10.negative": ((536, 416), (836, 416), (836, 510), (1106, 510)),
-        "9.latent_image": ((536, 400), (836, 400), (836, 530), (1106, 530)),
-        "10.latent_image": ((536, 400), (836, 400), (836, 530), (1106, 530)),
-        "11.vae": ((528, 848), (1356, 848), (1356, 0)), "12.vae": ((528, 848), (1356, 848), (1356, 490)),
-        "13.images": ((1545, 24), (1366, 24)), "14.images": ((1545, 514), (1366, 514)),
-    },
-    collapsed=("11", "12"),
-)  # fmt: skip
-
 SELFTEST = Layout(
     places={"1": (0, 0, 260), "2": (0, 190, 260), "3": (330, 0, 460, 860), "4": (860, 0, 420, 480), "5": (860, 580, 420, 280)},
     groups={"Model": ("1", "2"), "Test": ("3",), "Result": ("4", "5")},
@@ -331,5 +297,5 @@ SELFTEST = Layout(
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
     "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
-    "composition": COMPOSITION, "selftest": SELFTEST, "freecontrol_regions": REGIONS,
+    "composition": COMPOSITION, "selftest": SELFTEST,
 }  # fmt: skip

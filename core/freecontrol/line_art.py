@@ -57,7 +57,7 @@ def _fill(grey: np.ndarray) -> Tensor | None:
     lines = binary_closing(padded, np.ones((2 * gap + 1, 2 * gap + 1)))
     stroke = max(1, round(STROKE * side / 2))
     body = _worn(_enclosed(lines), stroke)
-    loose = lines & ~binary_dilation(body, _disc(2 * stroke))
+    loose = lines & np.logical_not(binary_dilation(body, _disc(2 * stroke)))
     body = (body | _worn(_hulls(loose, round(NEAR * side)), stroke))[gap:-gap, gap:-gap]
     shown = body if body.sum() > ink.sum() else ink
     return (GROUND + (DRAWN - GROUND) * torch.from_numpy(shown).float())[..., None].expand(-1, -1, 3)

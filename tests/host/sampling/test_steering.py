@@ -352,10 +352,10 @@ def test_what_nothing_comes_after_is_a_prediction():
         return predicted[-1]
 
     watched = replace(model, model=tiny.on_each_call(model.model, note))
-    steered, plain = (sample(each, guide(model, strength=2.0), steps=1, cfg=1.0) for each in (watched, model))
+    seen, unseen = (sample(each, guide(model, strength=2.0), steps=1, cfg=1.0) for each in (watched, model))
     latent_format: Any = model.model.get_model_object("latent_format")
-    torch.testing.assert_close(steered, latent_format.process_out(predicted[-1]), rtol=1e-4, atol=1e-4)
-    assert torch.equal(steered, plain) and not torch.allclose(steered, latent_format.process_out(predicted[0]), rtol=0.1)
+    torch.testing.assert_close(seen, latent_format.process_out(predicted[-1]), rtol=1e-4, atol=1e-4)
+    assert torch.equal(seen, unseen) and not torch.allclose(seen, latent_format.process_out(predicted[0]), rtol=0.1)
 
 
 def test_a_guide_that_fades_ends_softly_unless_it_goes_on_to_the_end():

@@ -146,9 +146,8 @@ def stand_in(folder: Path) -> list[str]:
     return ["--extra-model-paths-config", str(paths)]
 
 
-def give_inputs(server: Server, host: Path, folder: Path) -> None:
-    """The picture that the host comes with, and a drawn clip in the place of the user's."""
-    shutil.copy(host / "input" / "example.png", folder / "input")
+def give_clip(server: Server, folder: Path) -> None:
+    """A drawn clip in the place of the user's."""
     clip = {
         "1": {"class_type": "FreeSteerPlaygroundClip", "inputs": CLIP},
         "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 12.0}},
@@ -167,7 +166,9 @@ def main(names: list[str]) -> None:
         sync_api.sync_playwright() as playwright,
         serving(Path(sys.executable), host, Path(temporary), more=stand_in(Path(temporary))) as server,
     ):
-        give_inputs(server, host, Path(temporary))
+        if any("LoadVideo" in source.read_text(encoding="utf-8") for source in sources):
+            give_clip(server, Path(temporary))
+        shutil.copy(host / "input" / "example.png", Path(temporary) / "input")
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport=WINDOW)
         page.set_default_timeout(60_000)

@@ -81,6 +81,11 @@ COMPOSITION_NOTE = (
     "On the right, where the model looks for each of them in the first picture below. "
     "Then write another prompt in both texts, with two to four things in it."
 )
+REGIONS_NOTE = (
+    "Press **Run**: above, star and ring lie where their own conditions show them; below, the same noise without. "
+    "Then change the *seed* of a condition. "
+    "With pictures of your own: load one for each thing, paint over the thing in the mask editor, and connect image and mask."
+)
 
 FREECONTROL = Layout(
     places={
@@ -287,6 +292,36 @@ COMPOSITION = Layout(
     collapsed=("7", "8"),
 )  # fmt: skip
 
+REGIONS = Layout(
+    places={
+        "1": (0, 0, 220), "3": (0, 190, 220), "4": (0, 415, 220),  # model, conditions
+        "15": (275, 0, 220, 247), "16": (275, 490, 220, 247),
+        "5": (540, 0, 250), "6": (540, 490, 250),
+        "7": (840, 0, 230), "8": (840, 560, 230), "2": (840, 700, 230),  # prompts, size
+        "9": (1115, 0, 210), "10": (1115, 490, 210),  # samplers
+        "11": (1375, -10, 140), "12": (1375, 420, 140),  # decoders
+        "13": (1375, 75, 205, 245), "14": (1375, 505, 205, 245),
+    },
+    groups={"Model": ("1",), "Conditions": ("3", "4"), "Show": ("15", "16"), "Layout": ("5", "6"), "Prompt": ("7", "8", "2"),
+            "Draw": ("9", "10"), "Compare": ("11", "12", "13", "14")},
+    note=Note((0, 650, 220, 280), REGIONS_NOTE),
+    ways={
+        "5.image": ((248, 290), (515, 290)), "5.mask": ((248, 303), (515, 303)),
+        "6.image": ((248, 330), (515, 330)), "6.mask": ((248, 343), (515, 343)),
+        "5.model": ((248, 398), (515, 398)), "6.model": ((815, 70), (815, 385), (515, 385)),
+        "10.model": ((248, 398), (815, 398), (815, 490), (1092, 490)),
+        "5.clip": ((248, 411), (515, 411)), "6.clip": ((248, 411), (515, 411)),
+        "7.clip": ((248, 411), (815, 411)), "8.clip": ((248, 411), (815, 411)),
+        "5.vae": ((248, 424), (515, 424)), "6.vae": ((248, 424), (515, 424)),
+        "11.vae": ((248, 424), (815, 424), (815, 502), (1092, 502), (1092, 400), (1350, 400), (1350, 30)),
+        "12.vae": ((248, 424), (815, 424), (815, 502), (1092, 502), (1092, 400), (1350, 400)),
+        "9.latent_image": ((1084, 640), (1084, 110)), "10.latent_image": ((1084, 640),),
+        "9.negative": ((1100, 540), (1100, 90)), "10.negative": ((1100, 540),), "10.positive": ((1084, 70), (1084, 480)),
+        "13.images": ((1560, 18), (1362, 18)), "14.images": ((1560, 448), (1362, 448)),
+    },
+    collapsed=("11", "12"),
+)  # fmt: skip
+
 SELFTEST = Layout(
     places={"1": (0, 0, 260), "2": (0, 190, 260), "3": (330, 0, 460, 860), "4": (860, 0, 420, 480), "5": (860, 580, 420, 280)},
     groups={"Model": ("1", "2"), "Test": ("3",), "Result": ("4", "5")},
@@ -297,5 +332,5 @@ SELFTEST = Layout(
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
     "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
-    "composition": COMPOSITION, "selftest": SELFTEST,
+    "composition": COMPOSITION, "selftest": SELFTEST, "freecontrol_regions": REGIONS,
 }  # fmt: skip

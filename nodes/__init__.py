@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import cameras, composition, consistency, freecontrol, freeinit, peekaboo, playground, splats, tracking
+from . import cameras, composition, consistency, freecontrol, freeinit, large_image, peekaboo, playground, splats, tracking
 
 NODES: list[type[io.ComfyNode]] = [
     *playground.NODES,
@@ -11,6 +11,7 @@ NODES: list[type[io.ComfyNode]] = [
     *peekaboo.NODES,
     *composition.NODES,
     *consistency.NODES,
+    *large_image.NODES,
     *splats.NODES,
     *tracking.NODES,
     *cameras.NODES,

@@ -1,0 +1,3 @@
+from . import grids, guidance
+
+NODES = [*grids.NODES, *guidance.NODES]

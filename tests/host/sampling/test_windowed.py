@@ -1,0 +1,115 @@
+"""Windows of a picture are drawn as a picture of their own would be, with all that belongs to their place, and averaged."""
+
+import comfy.model_management
+import comfy.sample
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+from freesteer.core import windows
+from freesteer.host.sampling import windowed
+from freesteer.host.sampling.windowed import Windowing
+from freesteer.tests.host import tiny
+from freesteer.tests.host.gradients.test_gradients import fingerprint
+from torch import Tensor
+
+PLAYGROUND = "FreeSteer playground"
+FAMILIES = [name for name in tiny.RECIPES if name != "SVD"]
+
+
+def whole(model: tiny.Tiny) -> tuple[int, int]:
+    return model.latent.shape[-2], model.latent.shape[-1]
+
+
+def halves(model: tiny.Tiny, **changed) -> Windowing:
+    """Windows half as high, a quarter of the picture apart."""
+    h, w = whole(model)
+    return Windowing(**{"window": (h // 2, w), "stride": (h // 4, w), "blending": "uniform", **changed})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_window_is_the_plain_model(family):
+    model = tiny.build(family, True)
+    before, plain = fingerprint(model.model), model.sample()
+    h, w = whole(model)
+    for window in ((h, w), (2 * h, 3 * w)):
+        assert torch.equal(model.sample(windowed.attach(model.model, Windowing(window, window))), plain)
+    assert fingerprint(model.model) == before and torch.equal(model.sample(), plain)
+
+
+def prediction(model: tiny.Tiny, x: Tensor, patcher=None, sigma: float = 2.0) -> Tensor:
+    """What guidance by 1 makes of latents."""
+    found = []
+
+    class Once(comfy.samplers.Sampler):
+        def sample(self, model_wrap, sigmas, extra_args, callback, noise, *_mask_and_bar):
+            found.append(model_wrap(x, x.new_full((len(x),), sigma), **extra_args))
+            return x
+
+    with torch.inference_mode():
+        empty = comfy.sample.fix_empty_latent_channels(model.model, torch.zeros_like(x))
+        sigmas = torch.tensor([sigma, 0.0])
+        comfy.sample.sample_custom(
+            patcher or model.model, torch.zeros_like(x), 1.0, Once(), sigmas, model.positive, model.negative, empty, disable_pbar=True
+        )
+    return found[0]
+
+
+@pytest.mark.parametrize("together", [1, 2, 0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_window_is_drawn_as_a_picture_of_its_own(family, together):
+    model = tiny.build(family, True)
+    setting = halves(model, together=together)
+    x = torch.randn(
+        2, *comfy.sample.fix_empty_latent_channels(model.model, model.latent).shape[1:], generator=torch.Generator().manual_seed(3)
+    )
+    total, counted = torch.zeros_like(x), torch.zeros(whole(model))
+    for place in windows.places(whole(model), setting.window, setting.stride, setting.wraps):
+        windows.add(total, prediction(model, windows.cut(x, place, setting.window).contiguous()), place, setting.window)
+        windows.add(counted, torch.ones(setting.window), place, setting.window)
+    found = prediction(model, x, windowed.attach(model.model, setting))
+    torch.testing.assert_close(found, total / counted, rtol=1e-3, atol=1e-3 * float(found.std()))
+
+
+def test_a_picture_that_wraps_is_the_same_wherever_it_begins():
+    model = tiny.build(PLAYGROUND, True)
+    setting = halves(model, wraps=(True, False))
+    x = torch.randn(1, *model.latent.shape[1:], generator=torch.Generator().manual_seed(3))
+    patcher, by = windowed.attach(model.model, setting), setting.stride[0]
+    rolled = prediction(model, x.roll(by, -2), patcher).roll(-by, -2)
+    torch.testing.assert_close(rolled, prediction(model, x, patcher), rtol=1e-3, atol=1e-3)
+
+
+def test_masks_and_areas_are_cut_to_windows():
+    model = tiny.build(PLAYGROUND, True)
+    h, w = whole(model)
+    ((first, options),), ((second, _),) = model.positive, model.negative
+    mask = torch.zeros(1, h, w)
+    mask[:, : h // 2] = 1
+    masked = [[text, {**options, "mask": m, "mask_strength": 1.0}] for text, m in ((first, mask), (second, 1 - mask))]
+    areas = [[text, {**options, "area": (h // 2, w, top, 0), "strength": 1.0}] for text, top in ((first, 0), (second, h // 2))]
+    x = torch.randn(1, *model.latent.shape[1:], generator=torch.Generator().manual_seed(3))
+    setting = Windowing((h // 2, w), (h // 2, w), blending="uniform")
+    separate = torch.cat(
+        [
+            prediction(tiny.replace(model, positive=[[text, options]]), half.contiguous())
+            for text, half in zip((first, second), x.chunk(2, 2), strict=True)
+        ],
+        2,
+    )
+    for positive in (masked, areas):
+        found = prediction(tiny.replace(model, positive=positive), x, windowed.attach(model.model, setting))
+        torch.testing.assert_close(found, separate, rtol=1e-3, atol=1e-3)
+
+
+def test_the_host_is_asked_for_room_for_a_window():
+    model, asked = tiny.build(PLAYGROUND, True), []
+
+    def note(executor, patcher, noise_shape, *args, **kwargs):
+        asked.append(tuple(noise_shape))
+        return executor(patcher, noise_shape, *args, **kwargs)
+
+    patcher = windowed.attach(model.model, halves(model))
+    patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "test", note)
+    model.sample(patcher)
+    h, w = whole(model)
+    assert asked == [(*model.latent.shape[:2], h // 2, w)]

@@ -86,6 +86,11 @@ REGIONS_NOTE = (
     "Then change the *seed* of a condition. "
     "With pictures of your own: load one for each thing, paint over the thing in the mask editor, and connect image and mask."
 )
+LARGE_NOTE = (
+    "Press **Run**: one picture, four times as wide as the model knows, in which each prompt becomes the next. "
+    "Then write other cells, or a second line of them with a *height* of 256. "
+    "With your own model: its loader in the place of the playground's, its usual size as *window*, half of it as *stride*."
+)
 
 FREECONTROL = Layout(
     places={
@@ -329,8 +334,30 @@ SELFTEST = Layout(
     ways={},
 )
 
+LARGE = Layout(
+    places={
+        "1": (0, 0, 235), "7": (0, 190, 235), "6": (0, 370, 235),  # model, latent, negative prompt
+        "2": (300, 0, 330, 200),
+        "3": (300, 300, 180), "4": (300, 400, 330, 200),
+        "5": (690, 0, 230),
+        "8": (980, 0, 210),
+        "9": (1250, -10, 140), "10": (1240, 40, 330, 250),
+    },
+    groups={"Model": ("1", "6", "7"), "Grid": ("2", "3", "4"), "Guidance": ("5",), "Draw": ("8",), "Look": ("9", "10")},
+    note=Note((690, 420, 500, 150), LARGE_NOTE),
+    ways={
+        "3.grid": ((660, 250), (288, 250)),
+        "5.model": ((268, -60), (660, -60)),
+        "8.negative": ((268, 640), (950, 640), (950, 60)), "8.latent_image": ((268, 660), (950, 660), (950, 76)),
+        "9.vae": ((268, 680), (1215, 680), (1215, 0)),
+        "6.clip": ((262, 330), (-26, 330)),
+    },
+    collapsed=("9",),
+)  # fmt: skip
+
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
     "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
     "composition": COMPOSITION, "selftest": SELFTEST, "freecontrol_regions": REGIONS,
+    "large_image": LARGE,
 }  # fmt: skip

@@ -341,16 +341,18 @@ LARGE = Layout(
         "3": (300, 300, 180), "4": (300, 400, 330, 200),
         "5": (690, 0, 230),
         "8": (980, 0, 210),
-        "9": (1250, -10, 140), "10": (1240, 40, 330, 250),
+        "9": (1250, -10, 140), "10": (690, 440, 880, 260),
     },
-    groups={"Model": ("1", "6", "7"), "Grid": ("2", "3", "4"), "Guidance": ("5",), "Draw": ("8",), "Look": ("9", "10")},
-    note=Note((690, 420, 500, 150), LARGE_NOTE),
+    groups={"Model": ("1", "6", "7"), "Grid": ("2", "3", "4"), "Guidance": ("5",), "Draw": ("8", "9"), "Look": ("10",)},
+    note=Note((0, 530, 235, 290), LARGE_NOTE),
     ways={
-        "3.grid": ((660, 250), (288, 250)),
-        "5.model": ((268, -60), (660, -60)),
-        "8.negative": ((268, 640), (950, 640), (950, 60)), "8.latent_image": ((268, 660), (950, 660), (950, 76)),
-        "9.vae": ((268, 680), (1215, 680), (1215, 0)),
+        "3.grid": ((645, 250), (288, 250)),
+        "5.model": ((268, -80), (660, -80)),
+        "8.negative": ((268, 690), (660, 690), (660, 320), (950, 320), (950, 60)),
+        "8.latent_image": ((276, 700), (668, 700), (668, 330), (958, 330), (958, 76)),
+        "9.vae": ((268, 712), (652, 712), (652, 345), (1215, 345), (1215, 0)),
         "6.clip": ((262, 330), (-26, 330)),
+        "10.images": ((1410, 360), (672, 360)),
     },
     collapsed=("9",),
 )  # fmt: skip
@@ -358,6 +360,5 @@ LARGE = Layout(
 LAYOUTS = {
     "freecontrol": FREECONTROL, "freecontrol_checkpoint": CHECKPOINT, "splats": SPLATS, "splats_flight": FLIGHT, "splats_video": VIDEO,
     "peekaboo": PEEKABOO, "peekaboo_clip": PEEKABOO_CLIP, "freecontrol_clip": FREECONTROL_CLIP, "freeinit": FREEINIT,
-    "composition": COMPOSITION, "selftest": SELFTEST, "freecontrol_regions": REGIONS,
-    "large_image": LARGE,
+    "composition": COMPOSITION, "selftest": SELFTEST, "freecontrol_regions": REGIONS, "large_image": LARGE,
 }  # fmt: skip

@@ -62,7 +62,7 @@ def attach(model: ModelPatcher, windowing: Windowing) -> ModelPatcher:
 
 
 def _outer_sample(windowing: Windowing, executor, noise: Tensor, *args, **kwargs):
-    """ControlNets of windows are kept for a run, and prompts that a model has with a size of the picture (SDXL) have that of a window."""
+    """Hints of ControlNets are kept for a run in the picture's size; prompts that a model has with a size (SDXL) have that of a window."""
     guider = executor.class_obj
     pixels = getattr(guider.model_patcher.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
     height, width = (side * pixels for side in windowing.fitted(noise.shape[-2:]))
@@ -91,11 +91,11 @@ def _calc_cond_batch(windowing: Windowing, executor, model, conds, x: Tensor, ti
     weight = windows.weights(window, windowing.blending).to(x)
     totals, counted = [torch.zeros_like(x) for _ in conds], x.new_zeros(size)
     together = windowing.together or _room(model, x, window, len(conds))
-    kept = model_options.get("transformer_options", {}).get(KEY, {})
+    hints = model_options.get("transformer_options", {}).get(KEY, {})
     for start in range(0, len(places), together):
         some = places[start : start + together]
         rows = torch.cat([windows.cut(x, place, window) for place in some])
-        cut = Cut(tuple(some), window, x.shape, kept)
+        cut = Cut(tuple(some), window, x.shape, hints)
         asked = [None if each is None else [cut_condition(c, cut) for c in windowing.between(each, some, x.shape)] for each in conds]
         found = executor(model, asked, rows, timestep.repeat(len(some)), model_options)
         if len(places) == 1:
@@ -119,12 +119,14 @@ def _room(model, x: Tensor, window: tuple[int, int], branches: int) -> int:
 
 @dataclass(frozen=True)
 class Cut:
-    """Windows (h, w) at places in latents of a shape (B, C, ..., H, W). kept: ControlNets of windows, of a run."""
+    """Windows (h, w) at places in latents of a shape (B, C, ..., H, W). hints: those of a run, by ControlNet, in the picture's size.
+    controls: what is cut already; the host asks one ControlNet for all rows that share it."""
 
     places: tuple[Place, ...]
     window: tuple[int, int]
     shape: torch.Size
-    kept: dict[Any, Any] = field(default_factory=dict, compare=False)
+    hints: dict[Any, list[Tensor]] = field(default_factory=dict)
+    controls: dict[Any, Any] = field(default_factory=dict)
 
     def rows(self, values: Tensor) -> Tensor:
         """Of values (1 or B, ..., H, W), the windows (places * B, ..., h, w)."""
@@ -174,25 +176,27 @@ def _cut_value(value: Any, cut: Cut) -> Any:
 
 def _cut_control(control: Any, cut: Cut) -> Any:
     """A copy of a ControlNet, and of those before it, whose hint is of the windows. It was made ready for the run as it is."""
-    if (control, cut.places) in cut.kept:
-        return cut.kept[control, cut.places]
-    copied = copy.copy(control)
+    if control in cut.controls:
+        return cut.controls[control]
+    copied = cut.controls[control] = copy.copy(control)
     copied.cond_hint = None
     if hasattr(control, "control_input"):  # what a T2I adapter made of the whole hint
         copied.control_input = None
     scale = control.compression_ratio * (control.vae.spacial_compression_encode() if control.vae is not None else 1)
-    if control.cond_hint_original is not None:
-        copied.cond_hint_original = _cut_hint(control.cond_hint_original, scale, control.upscale_algorithm, cut)
-    copied.extra_concat_orig = [_cut_hint(extra, scale, control.upscale_algorithm, cut) for extra in control.extra_concat_orig]
+    places = tuple((top * scale, left * scale) for top, left in cut.places)
+    copied.cond_hint_original, *copied.extra_concat_orig = (
+        Cut(places, (cut.window[0] * scale, cut.window[1] * scale), torch.Size([cut.shape[0], *hint.shape[1:]])).rows(hint)
+        for hint in _hints(control, scale, cut)
+    )
     if control.previous_controlnet is not None:
         copied.previous_controlnet = _cut_control(control.previous_controlnet, cut)
-    cut.kept[control, cut.places] = copied
     return copied
 
 
-def _cut_hint(hint: Tensor, scale: int, way: str, cut: Cut) -> Tensor:
-    """A hint of the whole picture, in any size: that of windows, `scale` of its pixels to a latent pixel."""
-    h, w = (side * scale for side in cut.shape[-2:])
-    hint = comfy.utils.common_upscale(hint, w, h, way, "center")
-    places = tuple((top * scale, left * scale) for top, left in cut.places)
-    return Cut(places, (cut.window[0] * scale, cut.window[1] * scale), torch.Size([cut.shape[0], *hint.shape[1:]])).rows(hint)
+def _hints(control: Any, scale: int, cut: Cut) -> list[Tensor]:
+    """What a ControlNet is shown of the whole picture, `scale` of its pixels to a latent pixel, whatever its size was."""
+    if control not in cut.hints:
+        h, w = (side * scale for side in cut.shape[-2:])
+        given = [control.cond_hint_original, *control.extra_concat_orig]
+        cut.hints[control] = [comfy.utils.common_upscale(hint, w, h, control.upscale_algorithm, "center") for hint in given]
+    return cut.hints[control]

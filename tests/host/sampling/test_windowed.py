@@ -1,6 +1,7 @@
 """Windows of a picture are drawn as a picture of their own would be, with all that belongs to their place, and averaged."""
 
-import comfy.model_management
+import importlib
+
 import comfy.sample
 import pytest
 import torch
@@ -8,7 +9,7 @@ from comfy.patcher_extension import WrappersMP
 from freesteer.core import windows
 from freesteer.host.sampling import windowed
 from freesteer.host.sampling.windowed import Windowing
-from freesteer.tests.host import tiny
+from freesteer.tests.host import controls, tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
 from torch import Tensor
 
@@ -113,3 +114,26 @@ def test_the_host_is_asked_for_room_for_a_window():
     model.sample(patcher)
     h, w = whole(model)
     assert asked == [(*model.latent.shape[:2], h // 2, w)]
+
+
+@pytest.mark.parametrize("together", [1, 0])
+def test_hints_of_controlnets_are_cut_to_windows(together):
+    model = tiny.build(PLAYGROUND, True)
+    h, w = whole(model)
+    first, second = (controls.control_of(model, seed) for seed in (0, 1))
+    hint = torch.rand(1, 8 * h, 8 * w, 3, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, *model.latent.shape[1:], generator=torch.Generator().manual_seed(3))
+
+    def under(hint: Tensor) -> tiny.Tiny:
+        given, host = (model.positive, model.negative), importlib.import_module("nodes")
+        for control in (first, second):
+            given = host.ControlNetApplyAdvanced().apply_controlnet(*given, control, hint, 1.0, 0.0, 1.0)
+        return tiny.replace(model, positive=given[0], negative=given[1])
+
+    setting = Windowing((h // 2, w), (h // 2, w), blending="uniform", together=together)
+    parts = zip(hint.chunk(2, 1), x.chunk(2, 2), strict=True)
+    separate = torch.cat([prediction(under(part), half.contiguous()) for part, half in parts], 2)
+    for given in (hint, hint.repeat_interleave(2, 1).repeat_interleave(2, 2)):  # in another size, too
+        found = prediction(under(given), x, windowed.attach(model.model, setting))
+        torch.testing.assert_close(found, separate, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(prediction(under(1 - hint), x, windowed.attach(model.model, setting)), separate, rtol=0.1)

@@ -16,11 +16,11 @@ from freesteer.recipes.consistency import adapter as recipe
 from freesteer.recipes.consistency.adapter import ADAPTER_FILE, AdapterSettings
 from freesteer.recipes.consistency.controlled import MARK, ControlError, network_of
 from freesteer.recipes.training import NOBODY
+from freesteer.tests.host.controls import UNETS, control_of, drawn, pairs_of, weights_of
 from safetensors.torch import load_file, save_file
 
 from ..conftest import run, tiny
 from ..training_cases import goes_on_to_the_same_end
-from .controls import UNETS, control_of, drawn, pairs_of, weights_of
 
 FEW = AdapterSettings(steps=4, rank=4, pictures=2, learning_rate=1e-2)
 

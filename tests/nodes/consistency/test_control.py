@@ -7,11 +7,11 @@ from freesteer.recipes.consistency import control as recipe
 from freesteer.recipes.consistency.control import CONTROL_FILE, STRATEGIES, ControlSettings
 from freesteer.recipes.consistency.controlled import ControlError, for_the_host, initial
 from freesteer.recipes.training import NOBODY
+from freesteer.tests.host.controls import UNETS, drawn, pairs_of
 from safetensors.torch import load_file
 
 from ..conftest import tiny
 from ..training_cases import goes_on_to_the_same_end
-from .controls import UNETS, drawn, pairs_of
 
 FEW = ControlSettings(steps=4, pictures=2, learning_rate=1e-3)
 

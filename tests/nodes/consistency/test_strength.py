@@ -4,9 +4,9 @@ import pytest
 import torch
 from freesteer.host.adapters.control_per_step import StepsError, step_of
 from freesteer.nodes.common.checks import InputError
+from freesteer.tests.host.controls import UNETS, control_of, drawn
 
 from ..conftest import run, tiny
-from .controls import UNETS, control_of, drawn
 
 
 def per_step(control, strengths: str):

@@ -14,11 +14,11 @@ from freesteer.recipes.consistency.adapter import ADAPTER_FILE
 from freesteer.recipes.consistency.control import CONTROL_FILE
 from freesteer.recipes.consistency.controlled import ControlError, for_the_host, initial
 from freesteer.recipes.training import TrainingError
+from freesteer.tests.host.controls import control_of
 from safetensors.torch import load_file
 
 from ..conftest import run, tiny
 from ..training_cases import is_interrupted, refuses_fewer_steps, shown_last
-from .controls import control_of
 
 NAN = float("nan")
 PICTURES = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))

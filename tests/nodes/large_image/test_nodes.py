@@ -172,11 +172,11 @@ def test_guidance_that_cannot_be(guided, inputs, says):
 @pytest.mark.parametrize("grid", [None, "a | b", [], torch.zeros(2, 2)])
 def test_what_is_no_grid(playground, made, grid):
     given = {"window": 128, "stride": 64, "between": "slerp", "blending": "gaussian", "wraps": "none", "together": 0}
-    with pytest.raises(InputError, match="grid is .*connect a grid"):
+    with pytest.raises(InputError, match=r"grid is .*connect a grid"):
         run("FreeSteerGridGuidance", model=playground[0], grid=grid, **given)
     with pytest.raises(InputError, match="connect a grid"):
         run("FreeSteerResizeGrid", grid=grid, rows=2, columns=2, between="slerp")
-    with pytest.raises(InputError, match="other is .*connect a grid"):
+    with pytest.raises(InputError, match=r"other is .*connect a grid"):
         run("FreeSteerPaintGrid", grid=made(), other=grid, amount=1.0, between="slerp")
     with pytest.raises(InputError, match="connect a grid"):
         run("FreeSteerPreviewGrid", grid=grid)

@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...core.large_image import interpolation
-from ...recipes.large_image import edits
+from ...recipes.large_image import edits, from_image
 from ...recipes.large_image import grid as recipe
 from ..common import checks
 from ..common.previews import to_image, to_tensor
-from .inputs import ALIASES, CATEGORY, GRID, MOST_CELLS, checked_grid, table
+from .inputs import ALIASES, CATEGORY, GRID, MOST_CELLS, checked_grid, checked_shape, table
 
 SHOWN = 160  # pixels of a cell's side
 
@@ -62,6 +62,48 @@ class GridFromPrompts(io.ComfyNode):
         return io.NodeOutput(recipe.Grid(cells, tuple(tuple(texts[cell] for cell in row) for row in words)))
 
 
+class GridFromImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FreeSteerGridFromImage",
+            display_name="Grid From Image",
+            category=CATEGORY,
+            description=(
+                "What a picture shows at each place, as a vision encoder sees it. With Grid Guidance, its like is drawn in any size. For "
+                "models that read pictures: unCLIP, SDXL and Stable Cascade by themselves, Flux with a style model (Redux)."
+            ),
+            search_aliases=[*ALIASES, "image variations", "redux", "unclip", "upscale"],
+            inputs=[
+                io.ClipVision.Input("clip_vision", tooltip="Sees each part of the picture: the encoder that the model, or the style model, "
+                                    "was made with."),
+                io.Image.Input("image", tooltip="The picture whose like is drawn. Of several, the first."),
+                io.Conditioning.Input("conditioning", tooltip="A prompt for all places, such as the style; may be an empty text, encoded."),
+                io.Int.Input("rows", default=4, min=1, max=MOST_CELLS, tooltip="Parts from top to bottom. More: what is drawn keeps closer "
+                             "to the picture's layout."),
+                io.Int.Input("columns", default=4, min=1, max=MOST_CELLS, tooltip="Parts from left to right."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="How much the picture counts. 0: the prompt "
+                               "alone."),
+                io.StyleModel.Input("style_model", optional=True, tooltip="For Flux: Redux, from Load Style Model. Not for unCLIP, SDXL "
+                                    "and Stable Cascade."),
+            ],
+            outputs=[GRID.Output(display_name="grid", tooltip="For Grid Guidance.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, clip_vision, image, conditioning, rows, columns, strength, style_model=None) -> io.NodeOutput:
+        if clip_vision is None:
+            raise checks.InputError("clip_vision is missing: connect Load CLIP Vision, with the encoder that the model was made with.")
+        picture = checks.image("image", image)[0]
+        checks.conditioning("conditioning", conditioning)
+        rows, columns = checked_shape(rows, columns)
+        for name, count, pixels in (("rows", rows, len(picture)), ("columns", columns, picture.shape[1])):
+            if count > pixels:
+                raise checks.InputError(f"{name} is {count}, more than the picture's {pixels} pixels: choose fewer.")
+        strength = checks.number("strength", strength, 0, 10)
+        return io.NodeOutput(from_image.grid(clip_vision, picture, conditioning, (rows, columns), strength, style_model))
+
+
 class ResizeGrid(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -83,9 +125,7 @@ class ResizeGrid(io.ComfyNode):
     @classmethod
     def execute(cls, grid, rows, columns, between) -> io.NodeOutput:
         had = checked_grid(grid)
-        rows, columns = checks.whole("rows", rows, 1, MOST_CELLS), checks.whole("columns", columns, 1, MOST_CELLS)
-        if rows * columns > MOST_CELLS:
-            raise checks.InputError(f"rows times columns are {rows * columns} cells: {MOST_CELLS} are the most.")
+        rows, columns = checked_shape(rows, columns)
         return io.NodeOutput(edits.resized(had, rows, columns, checks.choice("between", between, interpolation.WAYS)))
 
 
@@ -162,4 +202,4 @@ def _drawn(grid: recipe.Grid) -> Tensor:
     return to_tensor(page)
 
 
-NODES = [GridFromPrompts, ResizeGrid, PaintGrid, PreviewGrid]
+NODES = [GridFromPrompts, GridFromImage, ResizeGrid, PaintGrid, PreviewGrid]

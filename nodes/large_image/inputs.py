@@ -17,6 +17,13 @@ def checked_grid(value: object, name: str = "grid") -> Grid:
     return value
 
 
+def checked_shape(rows: int, columns: int) -> tuple[int, int]:
+    rows, columns = checks.whole("rows", rows, 1, MOST_CELLS), checks.whole("columns", columns, 1, MOST_CELLS)
+    if rows * columns > MOST_CELLS:
+        raise checks.InputError(f"rows times columns are {rows * columns} cells: {MOST_CELLS} are the most.")
+    return rows, columns
+
+
 def _inner(line: str) -> str:
     """Without the bars around a row, as Markdown has them."""
     return line[1:-1] if len(line) > 1 and line[0] == line[-1] == "|" else line

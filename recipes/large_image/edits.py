@@ -69,7 +69,7 @@ def _between(a: Encoded, b: Encoded, share: float, way: str) -> Encoded:
 def colours(grid: Grid) -> Tensor:
     """(rows, columns, 3) in 0..1: the three directions in which its cells differ most, each from its least to its most."""
     rows, columns = grid.shape
-    vectors = torch.stack([text.float().mean((0, 1)) for row in grid.cells for text, _ in row])
+    vectors = torch.stack([_meaning(*cell) for row in grid.cells for cell in row])
     centred = vectors - vectors.mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     found = torch.zeros(len(vectors), 3)
@@ -77,3 +77,9 @@ def colours(grid: Grid) -> Tensor:
     spread = (seen.amax(0) - seen.amin(0)).clamp(min=1e-6 * float(vectors.abs().amax()) + 1e-12)
     found[:, : seen.shape[1]] = (seen - seen.amin(0)) / spread
     return found.view(rows, columns, 3)
+
+
+def _meaning(text: Tensor, options: dict[str, Any]) -> Tensor:
+    """One vector of a cell: the mean of its text, and what was seen of a picture."""
+    seen = [part["clip_vision_output"].image_embeds.float().flatten() for part in options.get("unclip_conditioning", ())]
+    return torch.cat([text.float().mean((0, 1)), *seen])

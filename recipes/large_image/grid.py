@@ -94,6 +94,11 @@ def _told(grid: dict[tuple[int, int], Condition], places: Sequence[Place], shape
         middle = interpolation.cell_of(place[axis], window[axis], shape[axis - 2], cells[axis])
         return interpolation.corners(middle, cells[axis], wraps[axis])
 
+    if _unread(list(grid.values())):
+        raise ValueError(
+            "grid was made of a picture, and this model reads none: take an unCLIP model, SDXL or Stable Cascade, give Grid From Image a "
+            "style model (Flux Redux), or make a grid from prompts."
+        )
     values = {}
     for name, value in first["model_conds"].items():
         others = {where: condition["model_conds"][name].cond for where, condition in grid.items()}
@@ -106,6 +111,13 @@ def _told(grid: dict[tuple[int, int], Condition], places: Sequence[Place], shape
         rows = [interpolation.at(corner(place, 0), corner(place, 1), table, its) for place in places]
         values[name] = value._copy_with(torch.cat([row.expand(shape[0], *row.shape[1:]) for row in rows]))
     return {**first, "model_conds": values}
+
+
+def _unread(cells: list[Condition]) -> bool:
+    """Whether cells have pictures that differ, of which the model takes nothing."""
+    pictures = [part["clip_vision_output"].image_embeds for cell in cells for part in cell.get("unclip_conditioning", ())]
+    read = [[cell["model_conds"][name].cond for cell in cells] for name in cells[0]["model_conds"]]
+    return bool(pictures) and _differ(pictures) and not any(map(_differ, read))
 
 
 def _differ(values: list[Any]) -> bool:

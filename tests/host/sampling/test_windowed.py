@@ -3,6 +3,7 @@
 import importlib
 
 import comfy.sample
+import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 from typing import Any
 
 import pytest
@@ -34,8 +35,10 @@ def filled(network: torch.nn.Module) -> None:
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    found = ClipVisionModel(SEEN)
+def encoder(tmp_path_factory):
+    config = tmp_path_factory.mktemp("encoder") / "config.json"
+    config.write_text(json.dumps(SEEN))
+    found = ClipVisionModel(str(config))
     filled(found.model)
     return found
 

@@ -83,14 +83,15 @@ def test_windows_that_do_not_overlap_are_pictures_of_their_own_prompts(playgroun
 
 
 def test_how_many_windows_are_drawn_together_does_not_matter(playground, guided):
-    one, several = (draw(playground, *guided(together=n), (16, 32)) for n in (1, 3))
+    one, several = (draw(playground, model, positive, (16, 32)) for model, positive in (guided(together=n) for n in (1, 3)))
     torch.testing.assert_close(one, several, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(16, 40), (24, 24), (8, 8), (16, 16), (9, 33)])
 @pytest.mark.parametrize("wraps", ["none", "left and right", "both"])
 def test_any_size_is_drawn(playground, made, guided, size, wraps):
-    drawn = draw(playground, *guided(made("a | b\nc | d"), wraps=wraps), size, steps=1)
+    model, positive = guided(made("a | b\nc | d"), wraps=wraps)
+    drawn = draw(playground, model, positive, size, steps=1)
     assert drawn.shape[-2:] == size and drawn.isfinite().all()
 
 

@@ -204,7 +204,7 @@ class Step:
         if not readout.energies:
             raise preparation.NoGradientError(
                 "Steering found no prompt that covers the whole picture. Regional prompts work with masks (Conditioning Set Mask), "
-                "not with areas (Conditioning Set Area) and not with context windows."
+                "not with areas (Conditioning Set Area), context windows or Grid Guidance in a picture of several windows."
             )
         energies, gradients = torch.stack(readout.energies).mean(0), torch.stack(readout.gradients).mean(0)
         each = zip(self.guides, energies, self.signal * gradients, strict=True)

@@ -8,11 +8,14 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from freesteer.core import windows
-from freesteer.host.sampling import windowed
+from freesteer.host.gradients.preparation import NoGradientError
+from freesteer.host.sampling import steering, windowed
 from freesteer.host.sampling.windowed import Windowing
 from freesteer.tests.host import controls, tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
 from torch import Tensor
+
+from .test_steering import guide
 
 PLAYGROUND = "FreeSteer playground"
 FAMILIES = [name for name in tiny.RECIPES if name != "SVD"]
@@ -138,3 +141,13 @@ def test_hints_of_controlnets_are_cut_to_windows(together):
         found = prediction(under(given), x, windowed.attach(model.model, setting))
         torch.testing.assert_close(found, separate, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(prediction(under(1 - hint), x, windowed.attach(model.model, setting)), separate, rtol=0.1)
+
+
+def test_a_guide_that_sees_the_whole_picture_says_so_in_one_of_several_windows():
+    model = tiny.build(PLAYGROUND, True)
+    h, w = whole(model)
+    guided = steering.attach(model.model, guide(model))
+    for patcher in (windowed.attach(guided, halves(model)), steering.attach(windowed.attach(model.model, halves(model)), guide(model))):
+        with pytest.raises(NoGradientError, match="Grid Guidance in a picture of several windows"):
+            model.sample(patcher)
+    assert torch.equal(model.sample(windowed.attach(guided, Windowing((h, w), (h, w)))), model.sample(guided))

@@ -163,8 +163,8 @@ class Patch:
         """Of the part of the latents that x is."""
         if x.shape[-2:] != whole[-2:]:
             raise PeekabooError(
-                "The positive prompt is for a part of the picture (an area or windows), and tracks are of the whole picture: use "
-                "Conditioning Set Mask for Conditioning Set Area, no Grid Guidance, or connect Peekaboo's positive output as it is."
+                "The positive prompt is for a part of the picture (an area or windows), and tracks are of the whole: use Conditioning "
+                "Set Mask instead, no Grid Guidance, or connect Peekaboo's positive output as it is."
             )
         if window is None or (window.dim == 0 and frames is None) or frames == 1:
             return self.objects

@@ -58,6 +58,9 @@ class Bench:
 
     def row(self, texts: list[str], way: Way, seed: int) -> Tensor:
         """(3, H, W) of a row of prompts."""
+        return scenes.decode(self.vae, self.latent(texts, way, seed))[0]
+
+    def latent(self, texts: list[str], way: Way, seed: int) -> Tensor:
         if way.one_prompt:
             texts = [", ".join(texts)]
         grid = recipe.Grid((tuple(self.encoded(text) for text in texts),), (tuple(texts),))
@@ -65,11 +68,10 @@ class Bench:
         model = recipe.attach(self.model, windowing, way.between)
         latent = torch.zeros(1, 4, CELL, CELLS * CELL)
         noise, negative = comfy.sample.prepare_noise(latent, seed), [list(self.encoded(""))]
-        sampled = comfy.sample.sample(
+        return comfy.sample.sample(
             model, noise, scenes.STEPS, scenes.CFG, scenes.SAMPLER, scenes.SCHEDULER, grid.conditioning(), negative, latent,
             disable_pbar=True, seed=seed,
         )  # fmt: skip
-        return scenes.decode(self.vae, sampled)[0]
 
 
 @torch.inference_mode()
@@ -100,7 +102,7 @@ def time_ratio() -> float:
     bench, texts = Bench(), [text for text, _, _ in prompts(CELLS, 1, SEED)]
     count = len(windows.places((CELL, CELLS * CELL), (CELL, CELL), (STRIDE, STRIDE), (False, False)))
     pair = []
-    for draw in (lambda: bench.row(texts, Way(), 1), lambda: scenes.sample(bench.model, bench.clip, [texts[0]] * count, 1)):
+    for draw in (lambda: bench.latent(texts, Way(), 1), lambda: scenes.sample(bench.model, bench.clip, [texts[0]] * count, 1)):
         draw()
         started = time.perf_counter()
         draw()

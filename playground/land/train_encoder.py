@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,17 @@ from .encoder import WIDTH, Encoder, vicreg
 LANDS, SIDE = 48, 512  # that are drawn to learn from, and their size
 WINDOW, APART = 128, 40  # pixels; two windows of a pair lie up to so far from each other
 BATCH = 48
+STANDARD = 1000  # windows, over which vectors have mean 0 and variance 1
 EXPANDED = 384  # numbers of the vectors that the loss compares
 HELD_OUT = 2 * 10**9  # seeds from here on are never trained on
+
+
+class Places(NamedTuple):
+    """Of windows: of which land, and where (B)."""
+
+    which: Tensor
+    top: Tensor
+    left: Tensor
 
 
 def lands(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
@@ -25,18 +35,21 @@ def lands(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
     return torch.stack([(255 * each.picture).round().to(torch.uint8) for each in drawn]), torch.stack([each.kinds for each in drawn])
 
 
-def windows(values: Tensor, which: Tensor, top: Tensor, left: Tensor, side: int = WINDOW) -> Tensor:
+def windows(values: Tensor, places: Places, side: int = WINDOW) -> Tensor:
     """Windows (B, ..., side, side) of lands (N, ..., H, W), which go on beyond the rim."""
+    which, top, left = places
     rows = (top[:, None] + torch.arange(side)) % values.shape[-2]
     columns = (left[:, None] + torch.arange(side)) % values.shape[-1]
     found = values.movedim((-2, -1), (1, 2))[which[:, None, None], rows[:, :, None], columns[:, None]]
     return found.movedim((1, 2), (-2, -1))
 
 
-def somewhere(count: int, of: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Which land, top, left of some windows."""
-    which, top, left = (torch.randint(0, most, (count,), generator=generator) for most in (len(of), *of.shape[-2:]))
-    return which, top, left
+def somewhere(count: int, of: Tensor, generator: torch.Generator) -> Places:
+    return Places(*(torch.randint(0, most, (count,), generator=generator) for most in (len(of), *of.shape[-2:])))
+
+
+def some(places: Places, start: int, count: int) -> Places:
+    return Places(*(each[start : start + count] for each in places))
 
 
 def augmented(picture: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,9 +67,10 @@ def augmented(picture: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def pair(pictures: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    which, top, left = somewhere(BATCH, pictures, generator)
+    first = somewhere(BATCH, pictures, generator)
     down, across = torch.randint(-APART, APART + 1, (2, BATCH), generator=generator)
-    views = (windows(pictures, which, *place).float() / 255 for place in ((top, left), (top + down, left + across)))
+    second = Places(first.which, first.top + down, first.left + across)
+    views = (windows(pictures, places).float() / 255 for places in (first, second))
     one, other = (augmented(view, generator) for view in views)
     return one, other
 
@@ -73,19 +87,30 @@ def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor
         one, other = expander(encoder(torch.cat(views))).float().chunk(2)
         return vicreg(one, other)
 
+    pictures, _ = lands(LANDS, seed * 10_000)
     run = Run(whole, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.995), folder)
-    average = run.go(partial(pair, lands(LANDS, seed * 10_000)[0]), loss, watch)
-    prefix = "encoder."
-    return {name.removeprefix(prefix): weight for name, weight in average.items() if name.startswith(prefix)}
+    whole.load_state_dict(run.go(partial(pair, pictures), loss, watch))
+    return standardised(encoder, windows(pictures, somewhere(STANDARD, pictures, torch.Generator().manual_seed(seed))))
+
+
+@torch.no_grad()
+def standardised(encoder: Encoder, pictures: Tensor) -> dict[str, Tensor]:
+    """Weights whose vectors have mean 0 and variance 1 over pictures (bytes)."""
+    vectors = torch.cat([encoder(part.float() / 255) for part in pictures.split(50)])
+    mean, deviation = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
+    weights = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    weights["out.weight"] /= deviation[:, None]
+    weights["out.bias"] = (weights["out.bias"] - mean) / deviation
+    return weights
 
 
 @torch.no_grad()
 def probe(encoder: nn.Module, pictures: Tensor, kinds: Tensor, taught: int = 2000, asked: int = 1000) -> float:
     """How often a linear map of its vectors names the kind that is most of a window. pictures, kinds: of `lands`, held out."""
     generator = torch.Generator().manual_seed(HELD_OUT)
-    place = somewhere(taught + asked, pictures, generator)
-    most = land.shares(windows(kinds, *place)).argmax(-1)
-    vectors = torch.cat([encoder(windows(pictures, *(p[i : i + 50] for p in place)).float() / 255) for i in range(0, taught + asked, 50)])
+    places = somewhere(taught + asked, pictures, generator)
+    most = land.shares(windows(kinds, places)).argmax(-1)
+    vectors = torch.cat([encoder(windows(pictures, some(places, i, 50)).float() / 255) for i in range(0, taught + asked, 50)])
     vectors = torch.cat([(vectors - vectors.mean(0)) / vectors.std(0).clamp(min=1e-6), vectors.new_ones(len(vectors), 1)], 1)
     wanted = torch.nn.functional.one_hot(most, len(land.KINDS)).float()
     ridge = vectors[:taught].T @ vectors[:taught] + torch.eye(vectors.shape[1])

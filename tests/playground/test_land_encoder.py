@@ -33,11 +33,11 @@ def test_the_loss_is_that_of_the_paper():
 
 def test_windows_go_on_beyond_the_rim():
     pictures, kinds = train_encoder.lands(2, 0, 64)
-    which, top, left = torch.tensor([1, 0]), torch.tensor([50, -3]), torch.tensor([0, 70])
-    found = train_encoder.windows(pictures, which, top, left, 32)
+    places = train_encoder.Places(torch.tensor([1, 0]), torch.tensor([50, -3]), torch.tensor([0, 70]))
+    found = train_encoder.windows(pictures, places, 32)
     assert torch.equal(found[0], pictures[1].roll((-50, 0), (-2, -1))[:, :32, :32])
     assert torch.equal(found[1], pictures[0].roll((3, -70), (-2, -1))[:, :32, :32])
-    assert torch.equal(train_encoder.windows(kinds, which, top, left, 32)[1], kinds[0].roll((3, -70), (-2, -1))[:32, :32])
+    assert torch.equal(train_encoder.windows(kinds, places, 32)[1], kinds[0].roll((3, -70), (-2, -1))[:32, :32])
 
 
 def test_a_pair_shows_two_places_and_is_the_same_for_a_step():

@@ -8,7 +8,7 @@ its words for each pixel before it decodes. No code or weights of others are her
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -50,28 +50,22 @@ class Representation(comfy.supported_models_base.BASE):
 
 
 class Embedder(nn.Module):
-    """What the model reads (B, words, width) of vectors (B, 1, D). With `region_fc` there is a second word, of a wider region, which the
-    authors leave empty when they draw. The vector of noughts gives the empty prompt."""
+    """What the model reads (B, words, width) of vectors (B, 1, `seen`). With `region_fc` there is a second word, of a wider region, which
+    the authors leave empty when they draw. The vector of noughts gives the empty prompt."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict()
-        for name in ("patch_fc", "region_fc"):
-            if f"{name}.weight" in weights:
-                width, seen = weights[f"{name}.weight"].shape
-                self.layers[name] = nn.Linear(seen, width)
-        self.load_state_dict({f"layers.{name}": weight.float() for name, weight in weights.items()})
+        width, self.seen = weights["patch_fc.weight"].shape
+        self.patch_fc = nn.Linear(self.seen, width)
+        self.region_fc = nn.Linear(weights["region_fc.weight"].shape[1], width) if "region_fc.weight" in weights else None
+        self.load_state_dict({name: weight.float() for name, weight in weights.items()})
         self.requires_grad_(False)
 
-    @property
-    def width(self) -> int:
-        """Numbers of a vector that it takes."""
-        return self.layers["patch_fc"].in_features  # type: ignore[return-value]
-
     def forward(self, seen: Tensor) -> Tensor:
-        words = [self.layers["patch_fc"].to(seen.device)(F.normalize(seen.float(), dim=-1))]
-        if "region_fc" in self.layers:
-            words.append(self.layers["region_fc"].bias.to(words[0]).expand_as(words[0]))  # type: ignore[union-attr]
+        """On the vectors' device."""
+        words = [F.linear(F.normalize(seen.float(), dim=-1), self.patch_fc.weight.to(seen.device), self.patch_fc.bias.to(seen.device))]
+        if self.region_fc is not None:
+            words.append(self.region_fc.bias.to(words[0]).expand_as(words[0]))
         return torch.cat(words, 1)
 
 
@@ -112,7 +106,8 @@ def build(state: State, name: str) -> tuple[comfy.model_patcher.ModelPatcher, co
 
 def _read(path: Path) -> State:
     try:
-        return comfy.utils.load_torch_file(str(path), safe_load=True)
+        found: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
+        return found
     except Exception as error:
         raise RepresentationError(
             f"{path.name} cannot be read as tensors alone ({type(error).__name__}): it is damaged, or holds code, which is not run. "
@@ -150,10 +145,15 @@ def _autoencoder(weights: State) -> comfy.sd.VAE:
     weights["quant_conv.weight"] = torch.block_diag(weights["quant_conv.weight"][..., 0, 0], torch.zeros(channels, width))[..., None, None]
     weights["quant_conv.bias"] = torch.cat([weights["quant_conv.bias"], torch.full((channels,), CERTAIN)])
     vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": shape, "embed_dim": channels}})
-    missing = set(vae.first_stage_model.state_dict()) ^ set(weights)
+    network: Any = vae.first_stage_model
+    missing = set(network.state_dict()) ^ set(weights)
     if missing:
         raise KeyError(f"autoencoder: {min(missing)}")
-    vae.first_stage_model.post_quant_conv = nn.Sequential(Quantise(words), vae.first_stage_model.post_quant_conv)
+    network.post_quant_conv = nn.Sequential(Quantise(words), network.post_quant_conv)
     vae.latent_channels = channels
     vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(stages) - 1)
     return vae
+
+
+def style_model(embedder: Embedder) -> comfy.sd.StyleModel:
+    return comfy.sd.StyleModel(embedder)

@@ -116,7 +116,7 @@ def test_the_embedder_says_what_was_seen_at_length_one(loaded, state):
     wanted = torch.stack([weight @ one[0] / one[0].square().sum().sqrt() + bias for one in seen])
     torch.testing.assert_close(embedder(seen)[:, 0], wanted)
     torch.testing.assert_close(embedder(torch.zeros(1, 1, SEEN))[0], torch.stack([bias, state["cond_stage_model.region_fc.bias"]]))
-    assert embedder.width == SEEN
+    assert embedder.seen == SEEN
 
 
 def test_a_model_of_patches_alone_has_one_word(state):
@@ -144,7 +144,7 @@ def test_files_of_both_kinds_are_read(state, tmp_path, kind):
         save_file(state, file)
     model, _, embedder = representation.load(file)
     found = model.model.diffusion_model.state_dict()["time_embed.0.weight"]
-    assert torch.equal(found.float(), state["model.diffusion_model.time_embed.0.weight"]) and embedder.width == SEEN
+    assert torch.equal(found.float(), state["model.diffusion_model.time_embed.0.weight"]) and embedder.seen == SEEN
 
 
 class Hostile:

@@ -16,7 +16,7 @@ Place = tuple[int, int]
 def offsets(size: int, window: int, stride: int, wraps: bool = False) -> list[int]:
     """Where windows begin along a side. They cover it: the last one ends with it, or, of a side that wraps around, all are equally far
     from each other."""
-    if window >= size:
+    if window > size or (window == size and not wraps):
         return [0]
     if wraps:
         count = math.ceil(size / stride)

@@ -23,6 +23,7 @@ from ..training.settings import Line
 from . import report
 from .consistency import train as consistency
 from .image import models, train_diffusion, train_vae
+from .land import train as land
 from .referee import referee, train_referee
 from .video_dit import models as video_dit
 from .video_dit import train as video_dit_train
@@ -35,7 +36,7 @@ from .weights import save_compact
 HERE = Path(__file__).parent
 STEPS = {
     "vae": 1000, "diffusion": 4000, "referee": 2000, "clip_referee": 3000, "video_words": 1500, "video_dit": 24000, "video_unet": 4000,
-    **consistency.STEPS,
+    **consistency.STEPS, **land.STEPS,
 }  # fmt: skip
 VIDEO = {"video_dit": (video_dit, video_dit_train), "video_unet": (video_unet, video_unet_train)}
 STAGES = (*STEPS, "report")
@@ -69,6 +70,8 @@ def run(stage: str, steps: int, runs: Path, out: Path, seed: int, device: torch.
         save_compact(weights, out / stage / network.WEIGHTS.name)
     elif stage in consistency.STEPS:
         consistency.run(stage, steps, runs / stage.replace(" ", "_"), out / "consistency", seed, watch)
+    elif stage in land.STEPS:
+        land.run(stage, steps, runs / stage, out / "land", seed, watch)
     else:
         report.write(runs, out)
     if stage in parts and all(part.exists() for part in parts.values()):

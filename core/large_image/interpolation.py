@@ -10,9 +10,12 @@ WAYS = ("slerp", "linear", "nearest")
 PARALLEL = 0.9995  # cosine, above which an arc is as good as straight
 
 
-def cell_of(place: int, window: int, size: int, cells: int) -> float:
-    """Where the middle of a window lies, in cells: 0 in the middle of the first one."""
-    return (place + window / 2) / size * cells - 0.5
+def cell_of(place: int, window: int, size: int, cells: int, wraps: bool = False) -> float:
+    """What a window reads, in cells: the first window the first cell, and the last one the last, as where each cell is a window large. In a
+    picture that wraps, the cell in which its middle lies: 0 in the middle of the first one."""
+    if wraps:
+        return (place + window / 2) / size * cells - 0.5
+    return place / (size - window) * (cells - 1) if size > window else (cells - 1) / 2
 
 
 def corners(position: float, cells: int, wraps: bool) -> tuple[int, int, float]:

@@ -24,9 +24,20 @@ from ...core.windows import Place
 
 KEY = "freesteer_windows"
 MOST = 32  # windows in one batch
+RAMP = 8  # latent pixels over which the host begins and ends an area
+UNCUT = {
+    "gligen": "GLIGEN's boxes are", "vace_context": "VACE's pictures are", "effnet": "the effnet latent of Stable Cascade's stage B is",
+    "camera_conditions": "Wan's camera is", "position_ids": "HiDream's positions are",
+}  # fmt: skip
 SPARE = 1.5  # of what the host counts for a batch, as it does itself
 
 Condition = dict[str, Any]
+
+
+class WindowsError(ValueError):
+    """Why a picture cannot be drawn in windows."""
+
+
 Between = Callable[[list[Condition], Sequence[Place], torch.Size], list[Condition]]
 
 
@@ -92,20 +103,36 @@ def _calc_cond_batch(windowing: Windowing, executor, model, conds, x: Tensor, ti
     totals, counted = [torch.zeros_like(x) for _ in conds], x.new_zeros(size)
     together = windowing.together or _room(model, x, window, len(conds))
     hints = model_options.get("transformer_options", {}).get(KEY, {})
+    check(conds, x, len(places))
+    if len(places) == 1:
+        told = [None if each is None else windowing.between(each, places, x.shape) for each in conds]
+        return executor(model, told, x, timestep, model_options)
     for start in range(0, len(places), together):
         some = places[start : start + together]
         rows = torch.cat([windows.cut(x, place, window) for place in some])
-        cut = Cut(tuple(some), window, x.shape, hints)
+        cut = Cut(tuple(some), window, x.shape, x.device, hints)
         asked = [None if each is None else [cut_condition(c, cut) for c in windowing.between(each, some, x.shape)] for each in conds]
         found = executor(model, asked, rows, timestep.repeat(len(some)), model_options)
-        if len(places) == 1:
-            return found
         for total, predicted in zip(totals, found, strict=True):
             for place, one in zip(some, predicted.chunk(len(some)), strict=True):
                 windows.add(total, one * weight, place, window)
         for place in some:
             windows.add(counted, weight, place, window)
     return [total / counted for total in totals]
+
+
+def check(conds: Sequence[Any], x: Tensor, count: int) -> None:
+    """Refuses what belongs to the whole picture and cannot be cut."""
+    if count == 1:
+        return
+    if x.ndim not in (4, 5):
+        raise WindowsError("This model's latents are no pictures to cut windows from, as of video with sound: use no Grid Guidance.")
+    for condition in (c for conditions in conds if conditions is not None for c in conditions):
+        whole = next((what for name, what in UNCUT.items() if name in condition or name in condition["model_conds"]), None)
+        if whole is None and getattr(condition.get("control"), "multigpu_clones", None):
+            whole = "a ControlNet on several GPUs is"
+        if whole is not None:
+            raise WindowsError(f"{whole} of the whole picture, and cannot be cut to windows: leave it out, or use no Grid Guidance.")
 
 
 def _room(model, x: Tensor, window: tuple[int, int], branches: int) -> int:
@@ -119,13 +146,14 @@ def _room(model, x: Tensor, window: tuple[int, int], branches: int) -> int:
 
 @dataclass(frozen=True)
 class Cut:
-    """Windows (h, w) at places in latents of a shape (B, C, ..., H, W). hints: those of a run, by ControlNet, in the picture's size.
-    controls: what is cut already; the host asks one ControlNet for all rows that share it."""
+    """Windows (h, w) at places in latents of a shape (B, C, ..., H, W). hints: those of a run, by ControlNet, in the picture's size,
+    and ControlNets of windows that encode theirs. controls: what is cut already, as the host asks one for all rows that share it."""
 
     places: tuple[Place, ...]
     window: tuple[int, int]
     shape: torch.Size
-    hints: dict[Any, list[Tensor]] = field(default_factory=dict)
+    device: torch.device
+    hints: dict[Any, Any] = field(default_factory=dict)
     controls: dict[Any, Any] = field(default_factory=dict)
 
     def rows(self, values: Tensor) -> Tensor:
@@ -139,8 +167,8 @@ class Cut:
 
 
 def cut_condition(condition: Condition, cut: Cut) -> Condition:
-    changed = dict(condition)
-    mask = _mask_of(condition, cut.shape)
+    changed = {**condition, "uuid": (condition["uuid"], cut.places)}  # by which others keep what was predicted before
+    mask = _mask_of(condition, cut)
     if mask is not None:
         changed.pop("area", None)
         changed["mask"] = cut.rows(mask)
@@ -150,18 +178,31 @@ def cut_condition(condition: Condition, cut: Cut) -> Condition:
     return changed
 
 
-def _mask_of(condition: Condition, shape: torch.Size) -> Tensor | None:
+def _mask_of(condition: Condition, cut: Cut) -> Tensor | None:
     """(1 or B, ..., H, W): where a prompt counts, if not everywhere alike."""
     area, mask = condition.get("area"), condition.get("mask")
     if area is None:
         return mask
-    inside = torch.zeros(1, *shape[2:])
-    axes = len(area) // 2
-    within = inside
-    for axis, (length, start) in enumerate(zip(area[:axes], area[axes:], strict=True), inside.ndim - axes):
-        within = within.narrow(axis, start, min(length, within.shape[axis] - start))
-    within.fill_(1.0)
+    sides = cut.shape[2:]
+    inside = torch.ones(1, *sides, device=cut.device)
+    for axis, (length, start, side) in enumerate(zip(area[: len(sides)], area[len(sides) :], sides, strict=True), 1):
+        shape = [1] * inside.ndim
+        shape[axis] = side
+        inside = inside * _span(start, length, side, soft=mask is None).to(inside).view(shape)
     return inside if mask is None else mask * inside.to(mask)
+
+
+def _span(start: int, length: int, side: int, soft: bool) -> Tensor:
+    """(side,): 1 within a part of a side, 0 outside, with the ramps that the host gives areas without a mask, but not at the rim."""
+    span = torch.zeros(side)
+    span[start : start + length] = 1
+    ramp = min(RAMP, min(length, side - start) // 4) if soft else 0
+    rising = torch.arange(1, ramp + 1) / max(ramp, 1)
+    if start > 0:
+        span[start : start + ramp] *= rising
+    if start + length < side:
+        span[start + length - ramp : start + length] *= rising.flip(0)
+    return span
 
 
 def _cut_value(value: Any, cut: Cut) -> Any:
@@ -176,16 +217,21 @@ def _cut_value(value: Any, cut: Cut) -> Any:
 
 def _cut_control(control: Any, cut: Cut) -> Any:
     """A copy of a ControlNet, and of those before it, whose hint is of the windows. It was made ready for the run as it is."""
-    if control in cut.controls:
-        return cut.controls[control]
-    copied = cut.controls[control] = copy.copy(control)
+    encoded = control.vae is not None  # its hint becomes latents, which are small, and take time
+    kept: dict[Any, Any] = cut.hints if encoded else cut.controls
+    key = (control, cut.places)
+    if key in kept:
+        return kept[key]
+    if encoded and control.vae.latent_dim == 3 and len(cut.places) * cut.shape[0] > 1:
+        raise WindowsError("This ControlNet's VAE takes several windows for the frames of a clip: set together to 1 in Grid Guidance.")
+    copied = kept[key] = copy.copy(control)
     copied.cond_hint = None
     if hasattr(control, "control_input"):  # what a T2I adapter made of the whole hint
         copied.control_input = None
     scale = control.compression_ratio * (control.vae.spacial_compression_encode() if control.vae is not None else 1)
     places = tuple((top * scale, left * scale) for top, left in cut.places)
     copied.cond_hint_original, *copied.extra_concat_orig = (
-        Cut(places, (cut.window[0] * scale, cut.window[1] * scale), torch.Size([cut.shape[0], *hint.shape[1:]])).rows(hint)
+        Cut(places, (cut.window[0] * scale, cut.window[1] * scale), torch.Size([cut.shape[0], *hint.shape[1:]]), cut.device).rows(hint)
         for hint in _hints(control, scale, cut)
     )
     if control.previous_controlnet is not None:

@@ -1,3 +1,3 @@
-from . import grids, guidance
+from . import grids, guidance, published
 
-NODES = [*grids.NODES, *guidance.NODES]
+NODES = [*grids.NODES, *guidance.NODES, *published.NODES]

@@ -54,12 +54,13 @@ class GridFromPrompts(io.ComfyNode):
         words = table(prompts)
         ending = everywhere.strip()
         texts = {cell: ", ".join(part for part in (cell, ending) if part) for row in words for cell in row}
-        encoded = {cell: clip.encode_from_tokens_scheduled(clip.tokenize(text))[0] for cell, text in texts.items()}
-        empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))[0][0]
-        tensors = recipe.aligned([text for text, _ in encoded.values()], empty)
-        same = {cell: (tensor, options) for (cell, (_, options)), tensor in zip(encoded.items(), tensors, strict=True)}
+        encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (*texts.values(), "")]
+        if any(len(parts) > 1 for parts in encoded):
+            raise checks.InputError("clip has a schedule of hooks, and a grid has one prompt a cell: use a CLIP without a schedule.")
+        *cells_, (empty, _) = (tuple(parts[0]) for parts in encoded)
+        same = dict(zip(texts, recipe.aligned(cells_, empty), strict=True))
         cells = tuple(tuple(same[cell] for cell in row) for row in words)
-        return io.NodeOutput(recipe.Grid(cells, tuple(tuple(texts[cell] for cell in row) for row in words)))
+        return io.NodeOutput(recipe.Grid(cells, tuple(tuple(texts[cell] for cell in row) for row in words), empty=empty))
 
 
 class GridFromImage(io.ComfyNode):
@@ -96,6 +97,8 @@ class GridFromImage(io.ComfyNode):
             raise checks.InputError("clip_vision is missing: connect Load CLIP Vision, with the encoder that the model was made with.")
         picture = checks.image("image", image)[0]
         checks.conditioning("conditioning", conditioning)
+        if len(conditioning) > 1:
+            raise checks.InputError(f"conditioning has {len(conditioning)} prompts (Conditioning Combine): connect one for all places.")
         rows, columns = checked_shape(rows, columns)
         for name, count, pixels in (("rows", rows, len(picture)), ("columns", columns, picture.shape[1])):
             if count > pixels:
@@ -152,8 +155,9 @@ class PaintGrid(io.ComfyNode):
     def execute(cls, grid, other, amount, between, mask=None) -> io.NodeOutput:
         way = checks.choice("between", between, interpolation.WAYS)
         had, comes = checked_grid(grid), checked_grid(other, "other")
-        if comes.cells[0][0][0].shape != had.cells[0][0][0].shape:
-            raise checks.InputError("other is a grid of another text encoder or of longer prompts: make both with the same CLIP.")
+        if comes.read()[0][0].shape[-1] != had.read()[0][0].shape[-1] or comes.embedder is not had.embedder:
+            raise checks.InputError("other is a grid of another text encoder: make both with the same CLIP.")
+        had, comes = edits.of_one_length(had, comes)
         rows, columns = had.shape
         amounts = torch.full((rows, columns), checks.number("amount", amount, 0, 1))
         if mask is not None:

@@ -64,7 +64,7 @@ class GridGuidance(io.ComfyNode):
     @classmethod
     def execute(cls, model, grid, window, stride, between, blending, wraps, together) -> io.NodeOutput:
         its = checked_grid(grid)
-        checks.fits("grid", model, its.conditioning())
+        checks.fits("grid", model, its.read())
         checks.choice("between", between, interpolation.WAYS)
         checks.choice("blending", blending, windows.BLENDINGS)
         checks.choice("wraps", wraps, tuple(WRAPS))

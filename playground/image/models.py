@@ -1,9 +1,9 @@
 """The playground as the host's own MODEL, CLIP and VAE objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -70,10 +70,10 @@ class Playground(comfy.supported_models_base.BASE):
     supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.float32]
 
 
-def build_model(weights: dict[str, Tensor] | None = None) -> comfy.model_patcher.ModelPatcher:
+def build_model(weights: dict[str, Tensor] | None = None, unet: Mapping[str, Any] = UNET) -> comfy.model_patcher.ModelPatcher:
     """A MODEL; `weights` are those of the diffusion model alone."""
     eps = partial(comfy.model_base.BaseModel, model_type=comfy.model_base.ModelType.EPS)
-    return build_patcher(Playground(dict(UNET)), eps, weights)
+    return build_patcher(Playground(dict(unet)), eps, weights)
 
 
 def build_patcher(

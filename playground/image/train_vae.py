@@ -1,5 +1,6 @@
-"""Trains the playground's autoencoder on rendered scenes."""
+"""Trains the playground's autoencoder on rendered scenes, or on other pictures."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from . import autoencoder
 KL_WEIGHT = 2e-4
 CROPS = 0.6  # of the training is on quarter-size crops, which are four times cheaper
 CROP_BATCH, BATCH = 12, 6
+STANDARD = 256  # pictures, of which the latents have mean 0 and variance 1
+Draw = Callable[[int, int, torch.Generator], Tensor]  # so many pictures (B, 3, side, side) in 0..1
 
 
 def moments(vae: AutoencoderKL, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,13 +38,13 @@ def edges(image: Tensor) -> tuple[Tensor, Tensor]:
     return image.diff(dim=-1), image.diff(dim=-2)
 
 
-def pictures(crop: bool, generator: torch.Generator) -> Tensor:
-    """The pictures of one step: whole ones, or crops of half their side."""
-    image = world.render(world.sample_scenes(CROP_BATCH if crop else BATCH, generator))[0]
-    if not crop:
+def scenes(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Rendered scenes (count, 3, side, side): whole ones, or crops."""
+    image = world.render(world.sample_scenes(count, generator))[0]
+    if side == world.SIZE:
         return image
-    top, left = torch.randint(0, world.SIZE // 2, (2,), generator=generator).tolist()
-    return image[..., top : top + world.SIZE // 2, left : left + world.SIZE // 2].contiguous()
+    top, left = torch.randint(0, world.SIZE - side, (2,), generator=generator).tolist()
+    return image[..., top : top + side, left : left + side].contiguous()
 
 
 def restoration_loss(vae: AutoencoderKL, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,24 +59,32 @@ def restoration_loss(vae: AutoencoderKL, image: Tensor) -> tuple[Tensor, dict[st
     return loss, {"psnr": -10 * square.log10(), "kl": kl}
 
 
-def train(folder: Path, steps: int, seed: int, watch: Watch) -> dict[str, Tensor]:
-    """Trains, or goes on; gives the averaged weights, with the latents brought to mean 0 and variance 1."""
+def train(
+    folder: Path, steps: int, seed: int, watch: Watch, draw: Draw = scenes, start: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Trains, or goes on; gives the averaged weights, with the latents brought to mean 0 and variance 1. start: weights to begin with."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(**autoencoder.CONFIG)
-    initialise(vae, zero=("conv2.weight", "proj_out.weight"))
-    bias: Any = vae.quant_conv.bias
-    nn.init.constant_(bias[autoencoder.CONFIG["embed_dim"] :], -4.0)  # start with little noise on the latent
+    if start is None:
+        initialise(vae, zero=("conv2.weight", "proj_out.weight"))
+        bias: Any = vae.quant_conv.bias
+        nn.init.constant_(bias[autoencoder.CONFIG["embed_dim"] :], -4.0)  # start with little noise on the latent
+    else:
+        vae.load_state_dict(start)
+
+    def some(step: int, generator: torch.Generator) -> Tensor:
+        small = step < CROPS * steps
+        return draw(CROP_BATCH if small else BATCH, world.SIZE // 2 if small else world.SIZE, generator)
+
     run = Run(vae, Settings(steps, learning_rate=1e-3, seed=seed, ema=0.995, bfloat16=True), folder)
-    average = run.go(lambda step, generator: pictures(step < CROPS * steps, generator), partial(restoration_loss, vae), watch)
-    vae.load_state_dict(average)
-    return standardise(vae, seed)
+    vae.load_state_dict(run.go(some, partial(restoration_loss, vae), watch))
+    return standardise(vae, draw(STANDARD, world.SIZE, torch.Generator().manual_seed(seed + 10**9)))
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKL, seed: int, scenes: int = 256) -> dict[str, Tensor]:
-    """Folds the mean and deviation of each latent channel into the convolutions on both sides of the latent."""
+def standardise(vae: AutoencoderKL, image: Tensor) -> dict[str, Tensor]:
+    """Folds the mean and deviation of each latent channel, over pictures, into the convolutions on both sides of the latent."""
     vae.eval()
-    image = world.render(world.sample_scenes(scenes, torch.Generator().manual_seed(seed + 10**9)))[0]
     latent = torch.cat([moments(vae, part)[0] for part in image.split(16)])
     mean, deviation = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
     state = {k: v.clone() for k, v in vae.state_dict().items()}

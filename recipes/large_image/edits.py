@@ -1,14 +1,16 @@
 """Grids made of grids: of another number of cells, of two, and with another prompt painted in."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.large_image import interpolation
-from .grid import Grid
+from .grid import Encoded, Grid, aligned
 
-Encoded = tuple[Tensor, dict[str, Any]]
+SEEN = "unclip_conditioning"
 
 
 def resized(grid: Grid, rows: int, columns: int, way: str) -> Grid:
@@ -24,7 +26,16 @@ def resized(grid: Grid, rows: int, columns: int, way: str) -> Grid:
         nearest = (above if down < 0.5 else below), (left if across < 0.5 else right)
         return _between(upper, lower, down, way), grid.words[nearest[0]][nearest[1]]
 
-    return _grid([[mixed(row, column) for column in range(columns)] for row in range(rows)])
+    return _grid(grid, [[mixed(row, column) for column in range(columns)] for row in range(rows)])
+
+
+def of_one_length(one: Grid, other: Grid) -> tuple[Grid, Grid]:
+    """Both with as many tokens a prompt, where their text encoder gives each as many as it has words."""
+    flat = [cell for grid in (one, other) for row in grid.cells for cell in row]
+    empty = next((grid.empty for grid in (one, other) if grid.empty is not None), flat[0][0][:, :0])
+    cells = iter(aligned(flat, empty))
+    first, second = (replace(grid, cells=tuple(tuple(next(cells) for _ in row) for row in grid.cells)) for grid in (one, other))
+    return first, second
 
 
 def blended(one: Grid, other: Grid, amounts: Tensor, way: str) -> Grid:
@@ -36,16 +47,13 @@ def blended(one: Grid, other: Grid, amounts: Tensor, way: str) -> Grid:
         words = (one if amount < 0.5 else other).words[row][column]
         return _between(one.cells[row][column], other.cells[row][column], amount, way), words
 
-    return _grid([[mixed(row, column) for column in range(columns)] for row in range(rows)])
+    return _grid(one, [[mixed(row, column) for column in range(columns)] for row in range(rows)])
 
 
-def filled(encoded: Encoded, words: str, rows: int, columns: int) -> Grid:
-    """One prompt everywhere."""
-    return Grid(((encoded,) * columns,) * rows, ((words,) * columns,) * rows)
-
-
-def _grid(table: list[list[tuple[Encoded, str]]]) -> Grid:
-    return Grid(tuple(tuple(cell for cell, _ in row) for row in table), tuple(tuple(words for _, words in row) for row in table))
+def _grid(of: Grid, table: list[list[tuple[Encoded, str]]]) -> Grid:
+    """With other cells than the grid that it is made of."""
+    cells = tuple(tuple(encoded for encoded, _ in row) for row in table)
+    return replace(of, cells=cells, words=tuple(tuple(words for _, words in row) for row in table))
 
 
 def _between(a: Encoded, b: Encoded, share: float, way: str) -> Encoded:
@@ -63,13 +71,26 @@ def _between(a: Encoded, b: Encoded, share: float, way: str) -> Encoded:
         and isinstance(others.get(name), Tensor)
         and others[name].shape == value.shape
     }
-    return interpolation.between(text, other, share, way), {**nearest, **mixed}
+    return interpolation.between(text, other, share, way), {**nearest, **mixed, **_seen_between(options, others, share, way)}
+
+
+def _seen_between(options: dict[str, Any], others: dict[str, Any], share: float, way: str) -> dict[str, Any]:
+    """What was seen of two pictures, for models that read it by themselves."""
+    parts, their = (each.get(SEEN, ()) for each in (options, others))
+    if not parts or len(parts) != len(their):
+        return {}
+    mixed = []
+    for part, other in zip(parts, their, strict=True):
+        output = copy.copy(part["clip_vision_output"])
+        output.image_embeds = interpolation.between(output.image_embeds, other["clip_vision_output"].image_embeds, share, way)
+        mixed.append({**part, "clip_vision_output": output})
+    return {SEEN: mixed}
 
 
 def colours(grid: Grid) -> Tensor:
     """(rows, columns, 3) in 0..1: the three directions in which its cells differ most, each from its least to its most."""
     rows, columns = grid.shape
-    vectors = torch.stack([_meaning(*cell) for row in grid.cells for cell in row])
+    vectors = torch.nn.utils.rnn.pad_sequence([_meaning(*cell) for row in grid.cells for cell in row], batch_first=True)
     centred = vectors - vectors.mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     found = torch.zeros(len(vectors), 3)
@@ -81,5 +102,5 @@ def colours(grid: Grid) -> Tensor:
 
 def _meaning(text: Tensor, options: dict[str, Any]) -> Tensor:
     """One vector of a cell: the mean of its text, and what was seen of a picture."""
-    seen = [part["clip_vision_output"].image_embeds.float().flatten() for part in options.get("unclip_conditioning", ())]
+    seen = [part["clip_vision_output"].image_embeds.float().flatten() for part in options.get(SEEN, ())]
     return torch.cat([text.float().mean((0, 1)), *seen])

@@ -12,8 +12,11 @@ def grid(encoder: Any, picture: Tensor, words: Conditioning, shape: tuple[int, i
     """encoder: the host's CLIP_VISION. picture: (H, W, 3) in 0..1. words: a prompt that all cells share. style: a STYLE_MODEL, which makes
     tokens of what the encoder sees; without one, models that read its embedding do so themselves (unCLIP, SDXL, Stable Cascade)."""
     host: Any = importlib.import_module("nodes")
+    plain = tuple(words[0])
 
     def told(crop: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        if strength == 0:
+            return plain
         seen = host.CLIPVisionEncode().encode(encoder, crop[None], "none")[0]
         if style is not None:
             return tuple(host.StyleModelApply().apply_stylemodel(words, style, seen, strength, "multiply")[0][0])

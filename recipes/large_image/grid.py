@@ -5,7 +5,7 @@ A grid is a list of ordinary conditions, one a cell, each with its place (CELL) 
 a prompt, whatever family it is of, and only tensors that differ from cell to cell are interpolated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,16 +19,20 @@ from ...core.windows import Place
 from ...host.sampling import windowed
 from ...host.sampling.windowed import Condition, Windowing
 
-CELL = "freesteer_cell"
+CELL, EMBEDDER = "freesteer_cell", "freesteer_embedder"
 Conditioning = list[list[Any]]
+Encoded = tuple[Tensor, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """cells: a prompt for each, as (text, options) of one CONDITIONING, row by row. words: what each stands for, to be shown."""
+    """cells: a prompt for each, as (text, options) of one CONDITIONING, row by row. words: what each stands for, to be shown. embedder:
+    makes what the model reads of the texts, once they are interpolated. empty: (1, tokens, D) of the empty prompt."""
 
-    cells: tuple[tuple[tuple[Tensor, dict[str, Any]], ...], ...]
+    cells: tuple[tuple[Encoded, ...], ...]
     words: tuple[tuple[str, ...], ...]
+    embedder: Callable[[Tensor], Tensor] | None = None
+    empty: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -36,12 +40,17 @@ class Grid:
 
     def conditioning(self) -> Conditioning:
         """All cells, as one CONDITIONING: of a model without windows, the mean of what all of them would draw."""
-        marked = object()
+        marked, how = object(), {} if self.embedder is None else {EMBEDDER: self.embedder}
         return [
-            [text, {**options, CELL: Cell(row, column, self.shape, marked)}]
+            [text, {**options, **how, CELL: Cell(row, column, self.shape, marked)}]
             for row, cells in enumerate(self.cells)
             for column, (text, options) in enumerate(cells)
         ]
+
+    def read(self) -> Conditioning:
+        """What the model reads of the first cell."""
+        (text, options), embedder = self.cells[0][0], self.embedder
+        return [[text if embedder is None else embedder(text), options]]
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,21 @@ class Cell:
     grid: object
 
 
-def aligned(texts: Sequence[Tensor], empty: Tensor) -> list[Tensor]:
-    """Prompts (1, tokens, D) of one length: longer ones end as an empty prompt does."""
-    longest = max(text.shape[1] for text in texts)
-    fill = empty.repeat(1, -(-longest // empty.shape[1]), 1)
-    return [torch.cat([text, fill[:, text.shape[1] : longest].to(text)], 1) for text in texts]
+def aligned(prompts: Sequence[Encoded], empty: Tensor) -> list[Encoded]:
+    """Prompts of one length (1, tokens, D): shorter ones end as an empty prompt does, with tokens that no one looks at."""
+    longest = max(text.shape[1] for text, _ in prompts)
+    fill = empty.repeat(1, -(-longest // empty.shape[1]), 1) if empty.shape[1] else empty.new_zeros(1, longest, empty.shape[2])
+
+    def filled(prompt: Encoded) -> Encoded:
+        text, options = prompt
+        count, mask = text.shape[1], options.get("attention_mask")
+        if count == longest:
+            return prompt
+        if isinstance(mask, Tensor) and mask.shape[-1] == count:
+            options = {**options, "attention_mask": torch.nn.functional.pad(mask, (0, longest - count))}
+        return torch.cat([text, fill[:, count:longest].to(text)], 1), options
+
+    return [filled(prompt) for prompt in prompts]
 
 
 def attach(model: ModelPatcher, windowing: Windowing, way: str) -> ModelPatcher:
@@ -75,14 +94,18 @@ def attach(model: ModelPatcher, windowing: Windowing, way: str) -> ModelPatcher:
 
 
 def _grids(conditions: list[Condition]) -> list[dict[tuple[int, int], Condition]]:
-    """The cells of each grid among conditions, by row and column. Several: of a prompt with parts for parts of sampling."""
-    grids: dict[Any, dict[tuple[int, int], Condition]] = {}
+    """The cells of each grid among conditions, by row and column. A grid that comes again, as with another mask, is another."""
+    grids: list[tuple[object, dict[tuple[int, int], Condition]]] = []
     for condition in conditions:
         cell = condition.get(CELL)
-        if cell is not None:
-            part = (id(cell.grid), condition.get("timestep_start"), condition.get("timestep_end"))
-            grids.setdefault(part, {})[cell.row, cell.column] = condition
-    return list(grids.values())
+        if cell is None:
+            continue
+        found = next((cells for grid, cells in grids if grid is cell.grid and (cell.row, cell.column) not in cells), None)
+        if found is None:
+            found = {}
+            grids.append((cell.grid, found))
+        found[cell.row, cell.column] = condition
+    return [cells for _, cells in grids]
 
 
 def _told(grid: dict[tuple[int, int], Condition], places: Sequence[Place], shape: torch.Size, window, wraps, way: str) -> Condition:
@@ -91,7 +114,7 @@ def _told(grid: dict[tuple[int, int], Condition], places: Sequence[Place], shape
     cells = first[CELL].shape
 
     def corner(place: Place, axis: int) -> tuple[int, int, float]:
-        middle = interpolation.cell_of(place[axis], window[axis], shape[axis - 2], cells[axis])
+        middle = interpolation.cell_of(place[axis], window[axis], shape[axis - 2], cells[axis], wraps[axis])
         return interpolation.corners(middle, cells[axis], wraps[axis])
 
     if _unread(list(grid.values())):
@@ -110,6 +133,9 @@ def _told(grid: dict[tuple[int, int], Condition], places: Sequence[Place], shape
         its = way if isinstance(value, CONDCrossAttn) or way == "nearest" else straight
         rows = [interpolation.at(corner(place, 0), corner(place, 1), table, its) for place in places]
         values[name] = value._copy_with(torch.cat([row.expand(shape[0], *row.shape[1:]) for row in rows]))
+    if EMBEDDER in first:
+        read = values["c_crossattn"]
+        values["c_crossattn"] = read._copy_with(first[EMBEDDER](read.cond))
     return {**first, "model_conds": values}
 
 

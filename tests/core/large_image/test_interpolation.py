@@ -11,6 +11,12 @@ from freesteer.core.large_image.interpolation import at, between, cell_of, corne
 def test_a_window_that_covers_a_cell_lies_in_its_middle():
     """As the paper has it: 4 cells over 256, windows of 64."""
     assert [cell_of(place, 64, 256, 4) for place in (0, 16, 64, 192)] == [0, 0.25, 1, 3]
+    assert [cell_of(place, 64, 256, 4, True) for place in (0, 16, 64, 192, 224)] == [0, 0.25, 1, 3, 3.5]
+
+
+def test_every_cell_is_read_and_one_window_reads_the_middle():
+    assert [cell_of(place, 128, 256, 9) for place in (0, 32, 64, 128)] == [0, 2, 4, 8]
+    assert cell_of(0, 128, 128, 3) == 1 and cell_of(0, 128, 128, 2) == 0.5
 
 
 def test_beyond_the_last_cell_there_is_more_of_it_or_the_first_again():

@@ -2,10 +2,12 @@
 
 import importlib
 
+import comfy.controlnet
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+from comfy.conds import CONDRegular
 from comfy.patcher_extension import WrappersMP
 from freesteer.core import windows
 from freesteer.host.gradients.preparation import NoGradientError
@@ -151,3 +153,62 @@ def test_a_guide_that_sees_the_whole_picture_says_so_in_one_of_several_windows()
         with pytest.raises(NoGradientError, match="Grid Guidance in a picture of several windows"):
             model.sample(patcher)
     assert torch.equal(model.sample(windowed.attach(guided, Windowing((h, w), (h, w)))), model.sample(guided))
+
+
+def areas(model: tiny.Tiny, *boxes: tuple[int, int, int, int]) -> tiny.Tiny:
+    """The positive prompt in boxes (height, width, top, left), and everywhere a little."""
+    ((text, options),) = model.positive
+    return tiny.replace(model, positive=[[text, {**options, "area": box, "strength": 1.0}] for box in boxes] + [[text, options]])
+
+
+def test_one_window_with_areas_is_the_plain_model():
+    model = tiny.build(PLAYGROUND, True)
+    h, w = whole(model)
+    divided = areas(model, (h // 2, w, h // 4, 0), (h // 4, w // 2, 0, 3))
+    assert torch.equal(divided.sample(windowed.attach(model.model, Windowing((h, w), (h, w)))), divided.sample())
+
+
+@pytest.mark.parametrize("box", [(8, 6, 3, 2), (8, 16, 0, 0), (24, 5, 0, 11), (3, 3, 21, 13), (40, 40, 4, 4)])
+def test_areas_begin_and_end_as_the_hosts(box):
+    x = torch.zeros(1, 4, 24, 16)
+    height, width, top, left = box
+    fitting = (min(height, 24 - top), min(width, 16 - left), top, left)  # as the host makes it at the beginning of a run
+    wanted = torch.zeros(24, 16)
+    mult = comfy.samplers.get_area_and_mult({"area": fitting, "model_conds": {}, "uuid": 0}, x, torch.ones(1)).mult
+    wanted[top : top + fitting[0], left : left + fitting[1]] = mult[0, 0]
+    cut = windowed.Cut(((0, 0),), (24, 16), x.shape, x.device)
+    mask = windowed.cut_condition({"area": fitting, "model_conds": {}, "uuid": 0}, cut)["mask"]
+    torch.testing.assert_close(mask[0], wanted)
+
+
+def test_a_picture_as_large_as_a_window_wraps_too():
+    model = tiny.build(PLAYGROUND, True)
+    h, w = whole(model)
+    patcher = windowed.attach(model.model, Windowing((h, w), (h // 2, w), wraps=(True, False), blending="uniform"))
+    x = torch.randn(1, *model.latent.shape[1:], generator=torch.Generator().manual_seed(3))
+    found = prediction(model, x, patcher)
+    torch.testing.assert_close(prediction(model, x.roll(h // 2, -2), patcher).roll(h // 2, -2), found, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(found, prediction(model, x), atol=1e-3)
+
+
+def test_what_others_keep_of_a_window_is_not_taken_for_another():
+    shape = torch.Size([1, 4, 24, 16])
+    cuts = [windowed.Cut(((top, 0),), (12, 16), shape, torch.device("cpu")) for top in (0, 12)]
+    first, second = (windowed.cut_condition({"model_conds": {}, "uuid": 5}, cut)["uuid"] for cut in cuts)
+    assert first != second and hash(first) and "5" in str(first)
+
+
+@pytest.mark.parametrize("kind", ["gligen", "vace_context", "effnet", "several GPUs", "sound"])
+def test_what_cannot_be_cut_is_refused_where_there_are_several_windows(kind):
+    x = torch.zeros(1, 4, 24, 16) if kind != "sound" else torch.zeros(1, 4, 24)
+    condition: dict = {"model_conds": {}}
+    if kind == "gligen":
+        condition[kind] = ("position", None, [])
+    elif kind == "several GPUs":
+        condition["control"] = comfy.controlnet.ControlBase()
+        condition["control"].multigpu_clones = {torch.device("cpu"): None}
+    elif kind != "sound":
+        condition["model_conds"][kind] = CONDRegular(torch.zeros(1, 3, 5, 5))
+    with pytest.raises(windowed.WindowsError, match="use no Grid Guidance"):
+        windowed.check([[condition], None], x, 2)
+    windowed.check([[condition], None], x, 1)

@@ -91,7 +91,23 @@ def by_the_host(made: tiny.Tiny, encoder, picture, strength: float, style=None) 
     return square(dataclasses.replace(made, positive=positive)).sample()
 
 
-@pytest.mark.parametrize("strength", [0.0, 1.0, 0.5])
+@pytest.mark.parametrize("family", ["Flux", "unCLIP"])
+def test_without_strength_the_prompt_is_alone(encoder, redux, unclip, picture, family):
+    made, style = (unclip, None) if family == "unCLIP" else (tiny.build(family, True), redux)
+    assert torch.equal(drawn(made, grid_of(encoder, picture, made, strength=0.0, style_model=style)), square(made).sample())
+
+
+def test_what_is_seen_is_mixed_between_parts(encoder, unclip, picture):
+    grid = grid_of(encoder, picture, unclip)
+    (finer,) = run("FreeSteerResizeGrid", grid=grid, rows=1, columns=4, between="linear")
+    left, right, between = (
+        options["unclip_conditioning"][0]["clip_vision_output"].image_embeds
+        for _, options in (grid.cells[0][0], grid.cells[0][1], finer.cells[0][1])
+    )
+    torch.testing.assert_close(between, 0.75 * left + 0.25 * right)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
 @pytest.mark.parametrize("family", ["Flux", "unCLIP"])
 def test_one_part_is_what_the_host_makes_of_the_picture(encoder, redux, unclip, picture, family, strength):
     made, style = (unclip, None) if family == "unCLIP" else (tiny.build(family, True), redux)
@@ -129,6 +145,7 @@ def test_parts_are_shown_with_colours_of_what_is_seen(encoder, unclip, picture):
         ({"image": torch.zeros(1, 0, 4, 3)}, "image has no pixels"),
         ({"image": torch.full((1, 4, 4, 3), float("nan"))}, "not numbers"),
         ({"conditioning": []}, "conditioning is empty"),
+        ({"conditioning": [[torch.zeros(1, 77, 1024), {}]] * 2}, "conditioning has 2 prompts"),
         ({"rows": 0}, "rows is 0"),
         ({"columns": 1.5}, "columns is 1.5"),
         ({"rows": 40, "columns": 40}, "1600 cells"),

@@ -7,6 +7,7 @@ from freesteer.core.windows import cut
 from freesteer.nodes.common.checks import InputError
 from freesteer.nodes.large_image.inputs import MOST_CELLS
 from freesteer.playground.image import models
+from freesteer.recipes.large_image import grid as recipe
 from freesteer.tests.host.gradients.test_gradients import fingerprint
 
 from ..conftest import run, tiny
@@ -93,6 +94,29 @@ def test_any_size_is_drawn(playground, made, guided, size, wraps):
     model, positive = guided(made("a | b\nc | d"), wraps=wraps)
     drawn = draw(playground, model, positive, size, steps=1)
     assert drawn.shape[-2:] == size and drawn.isfinite().all()
+
+
+def test_a_grid_may_come_twice_each_with_its_own_mask(playground, guided):
+    steered, positive = guided(stride=128, between="nearest")
+    halves = torch.zeros(2, 1, 16, 32)
+    halves[0, :, :8], halves[1, :, 8:] = 1, 1
+    twice = [[text, {**options, "mask": mask, "mask_strength": 1.0}] for mask in halves for text, options in positive]
+    noise = torch.randn(1, 4, 16, 32, generator=torch.Generator().manual_seed(4))
+    plain, masked = (draw(playground, steered, each, (16, 32), noise=noise) for each in (positive, twice))
+    torch.testing.assert_close(masked, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_grids_of_longer_prompts_are_painted():
+    """As of text encoders that give a prompt as many tokens as it has words."""
+    generator = torch.Generator().manual_seed(0)
+    short, long = (torch.randn(1, count, 8, generator=generator) for count in (3, 5))
+    ones = {count: {"attention_mask": torch.ones(1, count)} for count in (3, 5)}
+    one, other = (recipe.Grid(((cell,) * 2,), (("a", "b"),)) for cell in ((short, ones[3]), (long, ones[5])))
+    mask = torch.tensor([[[0.0, 1.0]]])
+    (painted,) = run("FreeSteerPaintGrid", grid=one, other=other, mask=mask, amount=1.0, between="slerp")
+    (first, options), (second, others) = painted.cells[0]
+    assert torch.equal(first[:, :3], short) and not first[:, 3:].any() and options["attention_mask"].tolist() == [[1, 1, 1, 0, 0]]
+    assert torch.equal(second, long) and others["attention_mask"].tolist() == [[1] * 5]
 
 
 def test_a_grid_of_more_cells_is_the_same_grid(made):

@@ -157,7 +157,12 @@ def test_files_that_are_none_say_so(state, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "last.ckpt"
     torch.save({"state_dict": state}, file)
-    content = {"a picture": b"\x89PNG\r\n", "cut off": file.read_bytes()[:5000], "hostile": pickle.dumps(Hostile()), "nothing": b""}[kind]
+    content = {
+        "a picture": b"\x89PNG\r\n",
+        "cut off": file.read_bytes()[:5000],
+        "hostile": pickle.dumps(Hostile(), protocol=2),
+        "nothing": b"",
+    }[kind]
     file.write_bytes(content)
     with pytest.raises(RepresentationError, match=r"last.ckpt cannot be read as tensors alone"):
         representation.load(file)

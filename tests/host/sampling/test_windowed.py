@@ -1,6 +1,7 @@
 """Windows of a picture are drawn as a picture of their own would be, with all that belongs to their place, and averaged."""
 
 import importlib
+from typing import Any
 
 import comfy.controlnet
 import comfy.sample
@@ -174,8 +175,8 @@ def test_areas_begin_and_end_as_the_hosts(box):
     height, width, top, left = box
     fitting = (min(height, 24 - top), min(width, 16 - left), top, left)  # as the host makes it at the beginning of a run
     wanted = torch.zeros(24, 16)
-    mult = comfy.samplers.get_area_and_mult({"area": fitting, "model_conds": {}, "uuid": 0}, x, torch.ones(1)).mult
-    wanted[top : top + fitting[0], left : left + fitting[1]] = mult[0, 0]
+    asked: Any = comfy.samplers.get_area_and_mult({"area": fitting, "model_conds": {}, "uuid": 0}, x, torch.ones(1))
+    wanted[top : top + fitting[0], left : left + fitting[1]] = asked.mult[0, 0]
     cut = windowed.Cut(((0, 0),), (24, 16), x.shape, x.device)
     mask = windowed.cut_condition({"area": fitting, "model_conds": {}, "uuid": 0}, cut)["mask"]
     torch.testing.assert_close(mask[0], wanted)
@@ -205,8 +206,9 @@ def test_what_cannot_be_cut_is_refused_where_there_are_several_windows(kind):
     if kind == "gligen":
         condition[kind] = ("position", None, [])
     elif kind == "several GPUs":
-        condition["control"] = comfy.controlnet.ControlBase()
-        condition["control"].multigpu_clones = {torch.device("cpu"): None}
+        control: Any = comfy.controlnet.ControlBase()
+        control.multigpu_clones = {torch.device("cpu"): control}
+        condition["control"] = control
     elif kind != "sound":
         condition["model_conds"][kind] = CONDRegular(torch.zeros(1, 3, 5, 5))
     with pytest.raises(windowed.WindowsError, match="use no Grid Guidance"):

@@ -1,6 +1,7 @@
 """The published models and embeddings from files, as a user connects them."""
 
 import comfy.sample
+import comfy.samplers
 import folder_paths
 import numpy as np
 import pytest

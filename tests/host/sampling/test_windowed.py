@@ -14,7 +14,7 @@ from freesteer.core import windows
 from freesteer.host.gradients.preparation import NoGradientError
 from freesteer.host.sampling import steering, windowed
 from freesteer.host.sampling.windowed import Windowing
-from freesteer.tests.host import controls, tiny
+from freesteer.tests.host import controls, predicting, tiny
 from freesteer.tests.host.gradients.test_gradients import fingerprint
 from torch import Tensor
 
@@ -45,21 +45,7 @@ def test_one_window_is_the_plain_model(family):
 
 
 def prediction(model: tiny.Tiny, x: Tensor, patcher=None, sigma: float = 2.0) -> Tensor:
-    """What guidance by 1 makes of latents."""
-    found = []
-
-    class Once(comfy.samplers.Sampler):
-        def sample(self, model_wrap, sigmas, extra_args, callback, noise, *_mask_and_bar):
-            found.append(model_wrap(x, x.new_full((len(x),), sigma), **extra_args))
-            return x
-
-    with torch.inference_mode():
-        empty = comfy.sample.fix_empty_latent_channels(model.model, torch.zeros_like(x))
-        sigmas = torch.tensor([sigma, 0.0])
-        comfy.sample.sample_custom(
-            patcher or model.model, torch.zeros_like(x), 1.0, Once(), sigmas, model.positive, model.negative, empty, disable_pbar=True
-        )
-    return found[0]
+    return predicting.prediction(patcher or model.model, model.positive, model.negative, x, sigma)
 
 
 @pytest.mark.parametrize("together", [1, 2, 0])

@@ -1,13 +1,12 @@
 """The published models and embeddings from files, as a user connects them."""
 
-import comfy.sample
-import comfy.samplers
 import folder_paths
 import numpy as np
 import pytest
 import torch
 from freesteer.nodes.common.checks import InputError
 from freesteer.tests.host.models.test_representation import SEEN, autoencoder, state
+from freesteer.tests.host.predicting import prediction
 from safetensors.torch import save_file
 
 from ..conftest import run
@@ -37,22 +36,6 @@ def grid_of(loaded, **inputs):
     return run("FreeSteerGridFromEmbeddings", **{**given, **inputs})[0]
 
 
-def prediction(model, positive, x, sigma=1.0):
-    """Of the positive prompt alone."""
-    found = []
-
-    class Once(comfy.samplers.Sampler):
-        def sample(self, model_wrap, sigmas, extra_args, callback, noise, *_mask_and_bar):
-            found.append(model_wrap(x, x.new_full((len(x),), sigma), **extra_args))
-            return x
-
-    with torch.inference_mode():
-        comfy.sample.sample_custom(
-            model, torch.zeros_like(x), 1.0, Once(), torch.tensor([sigma, 0.0]), positive, positive, torch.zeros_like(x), disable_pbar=True
-        )
-    return found[0]
-
-
 def test_windows_read_vectors_between_those_of_the_file(loaded):
     """As the authors do: raw vectors by slerp, first along rows, then made one long, then embedded."""
     model, _, style, _ = loaded
@@ -65,9 +48,9 @@ def test_windows_read_vectors_between_those_of_the_file(loaded):
     total, counted = torch.zeros_like(x), torch.zeros(16)
     for left, vector in ((0, a), (4, halfway), (8, b)):
         alone = [[style.model(vector[None, None]), {}]]
-        total[..., left : left + 8] += prediction(model, alone, x[..., left : left + 8].contiguous())
+        total[..., left : left + 8] += prediction(model, alone, alone, x[..., left : left + 8].contiguous(), 1.0)
         counted[left : left + 8] += 1
-    torch.testing.assert_close(prediction(steered, positive, x), total / counted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(prediction(steered, positive, positive, x, 1.0), total / counted, rtol=1e-3, atol=1e-3)
 
 
 def test_a_grid_of_embeddings_is_resized_painted_and_shown(loaded):
